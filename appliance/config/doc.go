@@ -1,0 +1,2 @@
+// Package config turns a configuration file into typed, validated values.
+package config

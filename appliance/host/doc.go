@@ -1,0 +1,2 @@
+// Package host holds the machine's network state to a declared one.
+package host

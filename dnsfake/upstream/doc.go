@@ -1,0 +1,2 @@
+// Package upstream asks the real DNS resolvers.
+package upstream

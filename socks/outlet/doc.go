@@ -1,0 +1,3 @@
+// Package outlet dials destinations: directly, through a SOCKS server, or not
+// at all.
+package outlet

@@ -1,0 +1,3 @@
+// Package relay carries bytes or datagrams between two connections until both
+// sides are done.
+package relay

@@ -1,0 +1,2 @@
+// Package route picks the outlet that a flow takes.
+package route
