@@ -1,0 +1,80 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
+const maxDatagram = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// Datagrams carries datagrams between client and far, one a Read and one a
+// Write, until nothing has moved for idle, one side is closed or ctx ends, and
+// closes both. Silence is how UDP ends, so it is no error.
+func Datagrams(ctx context.Context, client, far net.Conn, idle time.Duration) (Counts, error) {
+	p := &pair{limits: Limits{Idle: idle, HalfClosed: idle}, started: time.Now()}
+	up := &direction{pair: p, src: client, dst: far}
+	down := &direction{pair: p, src: far, dst: client}
+	counts, err := run(ctx, up, down, (*direction).datagrams)
+	if errors.Is(err, ErrIdle) {
+		err = nil
+	}
+	return counts, err
+}
+
+// datagrams copies one datagram at a time. ErrIdle and io.EOF end it.
+func (d *direction) datagrams() error {
+	buf := buffers.Get().(*[maxDatagram]byte)
+	defer buffers.Put(buf)
+	deadline := time.Time{}
+	for {
+		if wake := d.wake(); wake.Sub(deadline) > d.limits.Idle/4 {
+			if err := d.src.SetReadDeadline(wake); err != nil {
+				return err
+			}
+			deadline = wake
+		}
+		n, err := d.src.Read(buf[:])
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if d.idle() {
+				return ErrIdle
+			}
+			deadline = time.Time{}
+			continue
+		case lostDatagram(err):
+			continue
+		case errors.Is(err, io.EOF):
+			return ErrIdle
+		default:
+			return err
+		}
+		if _, err := d.dst.Write(buf[:n]); err != nil && !lostDatagram(err) {
+			return err
+		}
+		d.moved(int64(n))
+	}
+}
+
+// lostDatagram reports whether err tells of one datagram, by ICMP or by its
+// size, and not of the socket.
+func lostDatagram(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+		syscall.EMSGSIZE, syscall.ENOBUFS, syscall.EACCES, syscall.EPERM,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}

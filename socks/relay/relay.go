@@ -1,0 +1,174 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Limits say how long a relay may carry nothing before it ends.
+type Limits struct {
+	Idle       time.Duration // both directions silent
+	HalfClosed time.Duration // the open direction silent after the other has ended
+}
+
+// Counts are the payload bytes carried.
+type Counts struct {
+	Up   int64 // client to far
+	Down int64 // far to client
+}
+
+// ErrIdle ends a relay that carried nothing for longer than its Limits.
+var ErrIdle = errors.New("idle")
+
+// pair is what the two directions of a relay share.
+type pair struct {
+	limits  Limits
+	started time.Time
+	last    atomic.Int64 // when bytes last moved, nanoseconds since started
+	ended   atomic.Int32 // directions that have come to their end
+}
+
+// Stream carries bytes between client and far until both have ended, and
+// closes both. The end of one side's bytes is passed on by CloseWrite, while
+// the other direction goes on. An error, ErrIdle and the end of ctx instead
+// reset both sides, so that neither takes a part for the whole; the first such
+// error is returned.
+//
+// Connections that offer io.ReaderFrom or io.WriterTo carry the bytes in their
+// own way: two kernel sockets splice.
+func Stream(ctx context.Context, client, far net.Conn, limits Limits) (Counts, error) {
+	p := &pair{limits: limits, started: time.Now()}
+	up := &direction{pair: p, src: client, dst: far}
+	down := &direction{pair: p, src: far, dst: client}
+	return run(ctx, up, down, (*direction).stream)
+}
+
+// run runs both directions by way of carry, and resets both at the first
+// error or at the end of ctx.
+func run(ctx context.Context, up, down *direction, carry func(*direction) error) (Counts, error) {
+	var once sync.Once
+	var first error
+	abort := func(err error) {
+		once.Do(func() {
+			first = err
+			reset(up.src)
+			reset(down.src)
+		})
+	}
+	stop := context.AfterFunc(ctx, func() { abort(context.Cause(ctx)) })
+	var wg sync.WaitGroup
+	for _, d := range []*direction{up, down} {
+		wg.Go(func() {
+			if err := carry(d); err != nil {
+				abort(err)
+			}
+		})
+	}
+	wg.Wait()
+	stop()
+	once.Do(func() {
+		up.src.Close()
+		down.src.Close()
+	})
+	return Counts{Up: up.carried, Down: down.carried}, first
+}
+
+// direction carries from src to dst.
+type direction struct {
+	*pair
+	src, dst net.Conn
+	carried  int64
+}
+
+// stream copies until the end of src. A read deadline wakes the copy now and
+// then, as a splice gives no other sign of life. What the other direction has
+// carried since it last woke is not yet known here, so it is woken too before
+// silence is believed.
+func (d *direction) stream() error {
+	suspected := false
+	for {
+		ended := d.ended.Load()
+		wake := d.wake()
+		if suspected {
+			wake = time.Now().Add(time.Second)
+		}
+		if err := d.src.SetReadDeadline(wake); err != nil {
+			return err
+		}
+		if d.ended.Load() != ended {
+			continue // the other direction set an earlier deadline, now overwritten
+		}
+		n, err := io.Copy(d.dst, d.src)
+		if n > 0 {
+			d.moved(n)
+		}
+		switch {
+		case err == nil && d.ended.Load() == 0 && aborted(d.src):
+			return syscall.ECONNRESET
+		case err == nil:
+			return d.end()
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case d.idle() && suspected:
+			return ErrIdle
+		case d.idle():
+			suspected = true
+			if err := d.dst.SetReadDeadline(time.Now()); err != nil {
+				return err
+			}
+		default:
+			suspected = false
+		}
+	}
+}
+
+// moved notes that n bytes have just been carried.
+func (d *direction) moved(n int64) {
+	d.carried += n
+	d.last.Store(int64(time.Since(d.started)))
+}
+
+// end passes the end of src on to dst, and makes the other direction, which
+// reads from dst, look at the shorter limit.
+func (d *direction) end() error {
+	d.moved(0)
+	if d.ended.Add(1) == 2 {
+		return nil
+	}
+	if err := d.dst.SetReadDeadline(d.wake()); err != nil {
+		return err
+	}
+	if w, ok := d.dst.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return d.dst.Close()
+}
+
+func (p *pair) limit() time.Duration {
+	if p.ended.Load() > 0 {
+		return p.limits.HalfClosed
+	}
+	return p.limits.Idle
+}
+
+// wake returns when to look again whether bytes have moved.
+func (p *pair) wake() time.Time { return time.Now().Add(p.limit() / 2) }
+
+func (p *pair) idle() bool {
+	return time.Since(p.started)-time.Duration(p.last.Load()) >= p.limit()
+}
+
+// reset closes c so that its peer sees an abort instead of an end.
+func reset(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		l.SetLinger(0) // fails only on a connection that is already gone
+	}
+	c.Close()
+}

@@ -1,0 +1,266 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var day = Limits{Idle: 24 * time.Hour, HalfClosed: 24 * time.Hour}
+
+// tcpPair returns the two ends of a connection over loopback.
+func tcpPair(t *testing.T) (*net.TCPConn, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	dialled, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dialled.Close(); accepted.Close() })
+	return dialled.(*net.TCPConn), accepted.(*net.TCPConn)
+}
+
+type result struct {
+	counts Counts
+	err    error
+}
+
+// startStream relays between two loopback connections and returns their outer
+// ends.
+func startStream(t *testing.T, ctx context.Context) (client, far *net.TCPConn, done chan result) {
+	t.Helper()
+	client, near := tcpPair(t)
+	out, far := tcpPair(t)
+	done = make(chan result, 1)
+	go func() {
+		counts, err := Stream(ctx, near, out, day)
+		done <- result{counts, err}
+	}()
+	return client, far, done
+}
+
+func TestStreamCarriesBothWaysAndHalfCloses(t *testing.T) {
+	client, far, done := startStream(t, t.Context())
+	request, answer := make([]byte, 1<<20), make([]byte, 3<<20)
+	rand.Read(request)
+	rand.Read(answer)
+	go func() {
+		client.Write(request)
+		client.CloseWrite()
+	}()
+	got, err := io.ReadAll(far)
+	if err != nil || !bytes.Equal(got, request) {
+		t.Fatalf("far read %d bytes, %v; want %d", len(got), err, len(request))
+	}
+	go func() {
+		far.Write(answer)
+		far.Close()
+	}()
+	got, err = io.ReadAll(client)
+	if err != nil || !bytes.Equal(got, answer) {
+		t.Fatalf("client read %d bytes, %v; want %d", len(got), err, len(answer))
+	}
+	want := result{counts: Counts{Up: 1 << 20, Down: 3 << 20}}
+	if r := <-done; r != want {
+		t.Errorf("got %+v, want %+v", r, want)
+	}
+}
+
+func TestStreamPassesOnResets(t *testing.T) {
+	for _, tt := range []string{"client", "far"} {
+		t.Run(tt, func(t *testing.T) {
+			client, far, done := startStream(t, t.Context())
+			aborted, other := client, far
+			if tt == "far" {
+				aborted, other = far, client
+			}
+			other.Write([]byte("unread data turns a close into a reset"))
+			aborted.SetLinger(0)
+			aborted.Close()
+			if _, err := io.ReadAll(other); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("other side read %v, want a reset", err)
+			}
+			if r := <-done; r.err == nil {
+				t.Error("the relay took a reset for an end")
+			}
+		})
+	}
+}
+
+func TestStreamEndsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	client, far, done := startStream(t, ctx)
+	cancel()
+	for _, c := range []net.Conn{client, far} {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read %v, want a reset", err)
+		}
+	}
+	if r := <-done; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("got %v", r.err)
+	}
+}
+
+// halfConn is one end of a connection in memory that can close for writing.
+type halfConn struct {
+	net.Conn          // reads, with deadlines
+	w        net.Conn // writes
+}
+
+func (c halfConn) Write(b []byte) (int, error) { return c.w.Write(b) }
+func (c halfConn) CloseWrite() error           { return c.w.Close() }
+func (c halfConn) Close() error                { c.w.Close(); return c.Conn.Close() }
+
+// SetReadDeadline succeeds, like that of a socket, when the peer is gone.
+func (c halfConn) SetReadDeadline(t time.Time) error {
+	if err := c.Conn.SetReadDeadline(t); !errors.Is(err, io.ErrClosedPipe) {
+		return err
+	}
+	return nil
+}
+
+func halfPipe() (a, b halfConn) {
+	r1, w1 := net.Pipe()
+	r2, w2 := net.Pipe()
+	return halfConn{r1, w2}, halfConn{r2, w1}
+}
+
+func TestStreamLimits(t *testing.T) {
+	limits := Limits{Idle: 2 * time.Hour, HalfClosed: 5 * time.Minute}
+	for _, tt := range []struct {
+		name     string
+		act      func(client, far net.Conn)
+		min, max time.Duration
+	}{
+		{"idle", func(client, far net.Conn) {}, 2 * time.Hour, 3 * time.Hour},
+		{"one busy direction keeps both", func(client, far net.Conn) {
+			for range 20 {
+				time.Sleep(time.Hour)
+				far.Write([]byte("x"))
+			}
+		}, 22 * time.Hour, 23*time.Hour + time.Minute},
+		{"half closed", func(client, far net.Conn) {
+			client.(halfConn).CloseWrite()
+		}, 5 * time.Minute, 8 * time.Minute},
+		{"half closed but busy", func(client, far net.Conn) {
+			client.(halfConn).CloseWrite()
+			for range 20 {
+				time.Sleep(4 * time.Minute)
+				far.Write([]byte("x"))
+			}
+		}, 85 * time.Minute, 88 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, near := halfPipe()
+				out, far := halfPipe()
+				go io.Copy(io.Discard, client)
+				go io.Copy(io.Discard, far)
+				go tt.act(client, far)
+				started := time.Now()
+				_, err := Stream(t.Context(), near, out, limits)
+				if !errors.Is(err, ErrIdle) {
+					t.Errorf("got %v, want ErrIdle", err)
+				}
+				if took := time.Since(started); took < tt.min || took > tt.max {
+					t.Errorf("ended after %v, want between %v and %v", took, tt.min, tt.max)
+				}
+			})
+		})
+	}
+}
+
+func TestDatagrams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, near := net.Pipe()
+		out, far := net.Pipe()
+		go func() {
+			buf := make([]byte, 100)
+			for {
+				n, err := far.Read(buf)
+				if err != nil {
+					return
+				}
+				far.Write(append([]byte("re: "), buf[:n]...))
+			}
+		}()
+		done := make(chan result, 1)
+		started := time.Now()
+		go func() {
+			counts, err := Datagrams(t.Context(), near, out, 5*time.Minute)
+			done <- result{counts, err}
+		}()
+		buf := make([]byte, 100)
+		for range 10 {
+			time.Sleep(4 * time.Minute)
+			client.Write([]byte("ping"))
+			if n, err := client.Read(buf); err != nil || string(buf[:n]) != "re: ping" {
+				t.Fatalf("read %q, %v", buf[:n], err)
+			}
+		}
+		want := result{counts: Counts{Up: 40, Down: 80}}
+		if r := <-done; r != want {
+			t.Errorf("got %+v, want %+v", r, want)
+		}
+		if took := time.Since(started); took < 45*time.Minute || took > 48*time.Minute {
+			t.Errorf("ended after %v, want 5 to 8 minutes after the last datagram", took)
+		}
+	})
+}
+
+func TestDatagramsOutliveRefusals(t *testing.T) {
+	echo, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := echo.LocalAddr().String()
+	echo.Close() // a datagram to it is now answered by port unreachable
+	out, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, near := net.Pipe()
+	done := make(chan result, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		counts, err := Datagrams(ctx, near, out, time.Hour)
+		done <- result{counts, err}
+	}()
+	client.Write([]byte("lost"))
+	client.Write([]byte("lost too"))
+	echo, err = net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	client.Write([]byte("heard"))
+	buf := make([]byte, 100)
+	for string(buf[:5]) != "heard" {
+		if _, _, err := echo.ReadFrom(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if r := <-done; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("got %v", r.err)
+	}
+}

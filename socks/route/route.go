@@ -1,0 +1,100 @@
+package route
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sixgate/socks"
+)
+
+// Flow is what a rule can look at.
+type Flow struct {
+	Network string // "tcp" or "udp"
+	Client  netip.Addr
+	Dest    socks.Addr
+}
+
+// Rule sends the flows that match it to an outlet. Each field that is not
+// empty must match; a rule with none matches every flow.
+type Rule struct {
+	Names    []string       // patterns, see MatchName
+	Networks []netip.Prefix // destination addresses; of a name, any of its addresses
+	Clients  []netip.Prefix
+	Ports    []uint16 // destination ports
+	Network  string   // "tcp" or "udp"
+	Outlet   string
+}
+
+// Rules are tried in order.
+type Rules []Rule
+
+// Pick returns the outlet of the first rule that matches f, or "" when none
+// does. addresses gives the addresses of a destination that is a name; it is
+// called at most once, and only when a rule by network needs it.
+func (rs Rules) Pick(f Flow, addresses func() []netip.Addr) string {
+	var known []netip.Addr
+	if !f.Dest.IsName() {
+		known = []netip.Addr{f.Dest.IP}
+	}
+	for i := range rs {
+		r := &rs[i]
+		if !r.matchName(f.Dest.Name) || !r.matchClient(f.Client) ||
+			!r.matchPort(f.Dest.Port) || !r.matchNetwork(f.Network) {
+			continue
+		}
+		if len(r.Networks) > 0 {
+			if known == nil {
+				known = append([]netip.Addr{}, addresses()...)
+			}
+			if !slices.ContainsFunc(known, func(ip netip.Addr) bool { return contains(r.Networks, ip) }) {
+				continue
+			}
+		}
+		return r.Outlet
+	}
+	return ""
+}
+
+// PickName returns the outlet that flows of client to name take, as far as
+// these two decide: rules by network are passed over, ports and protocols do
+// not count. DNS asks it for names that only the far end of a chain resolves.
+func (rs Rules) PickName(client netip.Addr, name string) string {
+	for i := range rs {
+		r := &rs[i]
+		if len(r.Networks) == 0 && r.matchName(name) && r.matchClient(client) {
+			return r.Outlet
+		}
+	}
+	return ""
+}
+
+func (r *Rule) matchName(name string) bool {
+	return len(r.Names) == 0 || name != "" && slices.ContainsFunc(r.Names, func(p string) bool { return MatchName(p, name) })
+}
+
+func (r *Rule) matchClient(ip netip.Addr) bool {
+	return len(r.Clients) == 0 || contains(r.Clients, ip)
+}
+
+func (r *Rule) matchPort(port uint16) bool {
+	return len(r.Ports) == 0 || slices.Contains(r.Ports, port)
+}
+
+func (r *Rule) matchNetwork(network string) bool {
+	return r.Network == "" || r.Network == network
+}
+
+func contains(prefixes []netip.Prefix, ip netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// MatchName reports whether name, in lower case without trailing dot, matches
+// pattern: a name matches itself, and "*.example.com" matches every name below
+// example.com but not example.com.
+func MatchName(pattern, name string) bool {
+	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(name, suffix) && len(name) > len(suffix)
+	}
+	return name == pattern
+}

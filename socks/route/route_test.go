@@ -1,0 +1,89 @@
+package route
+
+import (
+	"net/netip"
+	"testing"
+
+	"sixgate/socks"
+)
+
+func TestMatchName(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"example.com", "example.com", true},
+		{"example.com", "www.example.com", false},
+		{"*.example.com", "www.example.com", true},
+		{"*.example.com", "a.b.example.com", true},
+		{"*.example.com", "example.com", false},
+		{"*.example.com", ".example.com", false},
+		{"*.example.com", "badexample.com", false},
+	} {
+		if got := MatchName(tt.pattern, tt.name); got != tt.want {
+			t.Errorf("MatchName(%q, %q) = %v", tt.pattern, tt.name, got)
+		}
+	}
+}
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+func TestPick(t *testing.T) {
+	rules := Rules{
+		{Names: []string{"*.far.test"}, Ports: []uint16{80, 443}, Outlet: "far"},
+		{Names: []string{"*.far.test"}, Network: "udp", Outlet: "reject"},
+		{Clients: prefixes("192.0.2.64/26"), Outlet: "guests"},
+		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
+	}
+	for _, tt := range []struct {
+		name, network, client, dest string
+		addresses                   []netip.Addr
+		want                        string
+		looked                      int
+	}{
+		{"name and port", "tcp", "192.0.2.1", "a.far.test:80", nil, "far", 0},
+		{"other port falls through", "udp", "192.0.2.1", "a.far.test:53", nil, "reject", 0},
+		{"client", "tcp", "192.0.2.70", "x.test:80", nil, "guests", 0},
+		{"literal in network", "tcp", "192.0.2.1", "203.0.113.9:22", nil, "net", 0},
+		{"literal elsewhere", "tcp", "192.0.2.1", "198.51.100.1:22", nil, "", 0},
+		{"name in network", "tcp", "192.0.2.1", "x.test:80", []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")}, "net", 1},
+		{"name without addresses", "tcp", "192.0.2.1", "x.test:80", nil, "", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dest, err := socks.ParseAddr(tt.dest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			looked := 0
+			got := rules.Pick(Flow{Network: tt.network, Client: netip.MustParseAddr(tt.client), Dest: dest}, func() []netip.Addr {
+				looked++
+				return tt.addresses
+			})
+			if got != tt.want || looked != tt.looked {
+				t.Errorf("got %q after %d look-ups, want %q after %d", got, looked, tt.want, tt.looked)
+			}
+		})
+	}
+}
+
+func TestPickName(t *testing.T) {
+	rules := Rules{
+		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
+		{Names: []string{"only.far.test"}, Ports: []uint16{443}, Outlet: "far"},
+		{Clients: prefixes("192.0.2.64/26"), Outlet: "guests"},
+	}
+	for _, tt := range []struct{ client, name, want string }{
+		{"192.0.2.1", "only.far.test", "far"},
+		{"192.0.2.1", "other.test", ""},
+		{"192.0.2.70", "other.test", "guests"},
+	} {
+		if got := rules.PickName(netip.MustParseAddr(tt.client), tt.name); got != tt.want {
+			t.Errorf("PickName(%s, %s) = %q, want %q", tt.client, tt.name, got, tt.want)
+		}
+	}
+}
