@@ -1,0 +1,264 @@
+package config
+
+import (
+	"log/slog"
+	"math"
+	"net/netip"
+	"time"
+
+	"sixgate/socks"
+)
+
+// Config is a whole configuration. Load, Parse and Default return it complete
+// and valid; nobody else has to check or parse what it holds.
+type Config struct {
+	File    string // where it was read from; empty for the built-in defaults
+	LAN     LAN
+	TUN     TUN
+	Pool    Pool
+	DNS     DNS
+	Direct  Direct
+	SOCKS   SOCKS
+	Outlets []Outlet // names are unique, and none is BuiltInDirect or BuiltInReject
+	Rules   []Rule   // the first that matches wins; none: BuiltInDirect
+	Limits  Limits
+	Log     Log
+}
+
+// The outlets that every gateway has, and that rules may name.
+const (
+	BuiltInDirect = "direct"
+	BuiltInReject = "reject"
+)
+
+// LAN is the side of the clients.
+type LAN struct {
+	Interfaces []string // where DNS, SOCKS and capture serve; empty: loopback only
+	Families   Families
+}
+
+// Families are the address families that the clients have.
+type Families string
+
+// What [lan] families may say.
+const (
+	FamiliesAuto Families = "auto" // found out from the lan interfaces
+	FamiliesIPv4 Families = "ipv4"
+	FamiliesIPv6 Families = "ipv6"
+	FamiliesDual Families = "dual"
+)
+
+// TUN is the device that catches the traffic to fake addresses.
+type TUN struct {
+	Name string
+	MTU  int // octets of IP packet, at least the 1280 of RFC 8200, section 5
+}
+
+// Pool holds the fake addresses. Both prefixes are masked.
+type Pool struct {
+	IPv4 netip.Prefix // IPv4, /24 or shorter
+	IPv6 netip.Prefix // IPv6, /112 or shorter
+}
+
+// DNS is the name half of the gateway.
+type DNS struct {
+	// Listen is where queries are taken over UDP and TCP; empty: nowhere. An
+	// invalid Addr stands for the addresses of the lan interfaces, and then
+	// there is at least one such interface.
+	Listen    []netip.AddrPort
+	Upstreams []Upstream // empty: those of the host's resolv.conf
+	Fake      FakePolicy
+	Bypass    []string // patterns as in Rule.Names that get the real answer
+	Capture   bool     // answer queries to any resolver
+}
+
+// Upstream is a resolver to ask.
+type Upstream struct {
+	Network string // "udp", with TCP for what is truncated, or "tcp"
+	Addr    netip.AddrPort
+}
+
+// FakePolicy says which names get a fake address.
+type FakePolicy string
+
+// What [dns] fake may say.
+const (
+	FakeAuto   FakePolicy = "auto"   // FakeNeeded where the uplink has the client's family, else FakeAlways
+	FakeNeeded FakePolicy = "needed" // names without an address of the client's family, or with a rule
+	FakeAlways FakePolicy = "always"
+)
+
+// Direct is how the gateway itself reaches the world.
+type Direct struct {
+	Prefer    Prefer
+	Mark      uint32         // SO_MARK of every socket the gateway opens; 0: none
+	Interface string         // device that outgoing sockets are bound to; empty: none
+	Deny      []netip.Prefix // never dialled, besides the built-in list
+	Allow     []netip.Prefix // exceptions to the built-in list
+}
+
+// Prefer is the family that is dialled first, or alone.
+type Prefer string
+
+// What [direct] prefer may say.
+const (
+	PreferIPv6 Prefer = "ipv6"
+	PreferIPv4 Prefer = "ipv4"
+	OnlyIPv6   Prefer = "ipv6-only"
+	OnlyIPv4   Prefer = "ipv4-only"
+)
+
+// SOCKS is the SOCKS server.
+type SOCKS struct {
+	Listen  []netip.AddrPort // TCP; empty: nowhere
+	Clients []netip.Prefix   // sources that may use it, of either family; empty: any
+}
+
+// Outlet is a way out that rules name.
+type Outlet struct {
+	Name   string
+	Type   OutletType
+	Server socks.Addr // the SOCKS server of an OutletSOCKS5; else the zero Addr
+	Over   string     // outlet that an OutletSOCKS5 dials Server through; empty: direct
+}
+
+// OutletType is the kind of an Outlet.
+type OutletType string
+
+// What [[outlet]] type may say.
+const (
+	OutletSOCKS5 OutletType = "socks5"
+	OutletDirect OutletType = "direct"
+	OutletReject OutletType = "reject"
+)
+
+// Rule sends flows to an outlet. A flow matches if it matches in every field
+// that is not empty, and in a list if it matches one of its elements.
+type Rule struct {
+	Names    []string       // FQDN in lower case without trailing dot; "*.suffix" is every name below suffix
+	Networks []netip.Prefix // of the destination, either family
+	Clients  []netip.Prefix // of the source, either family
+	Ports    []uint16       // of the destination
+	Proto    string         // "tcp", "udp", or empty for both
+	Outlet   string         // name of one of Config.Outlets, BuiltInDirect or BuiltInReject
+}
+
+// Limits bound what clients can make the gateway hold.
+type Limits struct {
+	Flows          int // live flows; 0: from memory
+	FlowsPerClient int // live flows of one source address; 0: from Flows
+	DialTimeout    time.Duration
+	TCPIdle        time.Duration
+	UDPIdle        time.Duration
+}
+
+// Log is what the gateway writes to stderr.
+type Log struct {
+	Level slog.Level
+	JSON  bool // else text
+}
+
+// Default returns the configuration of a gateway without configuration file.
+func Default() *Config {
+	return &Config{
+		LAN: LAN{Families: FamiliesAuto},
+		TUN: TUN{Name: "sixgate0", MTU: 1500},
+		// The benchmarking prefixes of RFC 2544 and RFC 5180.
+		Pool: Pool{
+			IPv4: netip.MustParsePrefix("198.18.0.0/15"),
+			IPv6: netip.MustParsePrefix("2001:2::/48"),
+		},
+		DNS: DNS{
+			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5364")},
+			Fake:    FakeAuto,
+			Capture: true,
+		},
+		Direct: Direct{Prefer: PreferIPv6, Mark: 0x5136},
+		SOCKS: SOCKS{Listen: []netip.AddrPort{
+			netip.MustParseAddrPort("127.0.0.1:1080"),
+			netip.MustParseAddrPort("[::1]:1080"),
+		}},
+		Limits: Limits{
+			DialTimeout: 10 * time.Second,
+			TCPIdle:     2*time.Hour + 4*time.Minute, // RFC 5382, section 5
+			UDPIdle:     5 * time.Minute,             // RFC 4787, section 4.3
+		},
+		Log: Log{Level: slog.LevelInfo},
+	}
+}
+
+// read sets what the document has keys for. Every key that works is here;
+// those that are only known are in notYet.
+func (c *Config) read(root *table) {
+	lan := root.table("lan")
+	list(lan, "interfaces", &c.LAN.Interfaces, interfaceName)
+	key(lan, "families", &c.LAN.Families, oneOf(FamiliesAuto, FamiliesIPv4, FamiliesIPv6, FamiliesDual))
+
+	tun := root.table("tun")
+	key(tun, "name", &c.TUN.Name, interfaceName)
+	key(tun, "mtu", &c.TUN.MTU, between[int](1280, math.MaxUint16))
+
+	pool := root.table("pool")
+	key(pool, "ipv4", &c.Pool.IPv4, prefix)
+	key(pool, "ipv6", &c.Pool.IPv6, prefix)
+
+	dns := root.table("dns")
+	if len(c.LAN.Interfaces) > 0 {
+		c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
+	}
+	list(dns, "listen", &c.DNS.Listen, listenAddr)
+	list(dns, "upstreams", &c.DNS.Upstreams, upstream)
+	key(dns, "fake", &c.DNS.Fake, oneOf(FakeNeeded, FakeAlways, FakeAuto))
+	list(dns, "bypass", &c.DNS.Bypass, pattern)
+	key(dns, "capture", &c.DNS.Capture, as[bool])
+
+	direct := root.table("direct")
+	key(direct, "prefer", &c.Direct.Prefer, oneOf(PreferIPv6, PreferIPv4, OnlyIPv6, OnlyIPv4))
+	key(direct, "mark", &c.Direct.Mark, between[uint32](0, math.MaxUint32))
+	key(direct, "interface", &c.Direct.Interface, orEmpty(interfaceName))
+	list(direct, "deny", &c.Direct.Deny, prefix)
+	list(direct, "allow", &c.Direct.Allow, prefix)
+
+	proxy := root.table("socks")
+	list(proxy, "listen", &c.SOCKS.Listen, listenAddr)
+	list(proxy, "clients", &c.SOCKS.Clients, prefix)
+
+	for _, t := range root.tables("outlet") {
+		c.Outlets = append(c.Outlets, readOutlet(t))
+	}
+	for _, t := range root.tables("rule") {
+		c.Rules = append(c.Rules, readRule(t))
+	}
+
+	limits := root.table("limits")
+	key(limits, "flows", &c.Limits.Flows, between[int](0, math.MaxInt32))
+	key(limits, "flows-per-client", &c.Limits.FlowsPerClient, between[int](0, math.MaxInt32))
+	key(limits, "dial-timeout", &c.Limits.DialTimeout, duration)
+	key(limits, "tcp-idle", &c.Limits.TCPIdle, duration)
+	key(limits, "udp-idle", &c.Limits.UDPIdle, duration)
+
+	log := root.table("log")
+	key(log, "level", &c.Log.Level, logLevel)
+	key(log, "format", &c.Log.JSON, logFormat)
+}
+
+func readOutlet(t *table) (o Outlet) {
+	key(t, "name", &o.Name, outletName)
+	key(t, "type", &o.Type, oneOf(OutletSOCKS5, OutletDirect, OutletReject))
+	key(t, "server", &o.Server, orEmpty(server))
+	key(t, "over", &o.Over, as[string])
+	t.require("name", "rules name an outlet by it")
+	t.require("type", "socks5, direct or reject")
+	return o
+}
+
+func readRule(t *table) (r Rule) {
+	list(t, "names", &r.Names, pattern)
+	list(t, "networks", &r.Networks, prefix)
+	list(t, "clients", &r.Clients, prefix)
+	list(t, "ports", &r.Ports, between[uint16](1, math.MaxUint16))
+	key(t, "proto", &r.Proto, oneOf("tcp", "udp"))
+	key(t, "outlet", &r.Outlet, as[string])
+	t.require("outlet", "the name of an outlet, direct or reject")
+	return r
+}

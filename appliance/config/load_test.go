@@ -1,0 +1,210 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sixgate/socks"
+)
+
+func TestEmptyFileIsDefault(t *testing.T) {
+	c, err := Parse("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := Default(); !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestLoadWithoutFile(t *testing.T) {
+	_, err := Load(filepath.Join(t.TempDir(), "sixgate.toml"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLoadTellsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sixgate.toml")
+	if err := os.WriteFile(path, []byte("[tun]\nmtu = 9000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.File != path || c.TUN.MTU != 9000 {
+		t.Errorf("got file %q, MTU %d", c.File, c.TUN.MTU)
+	}
+}
+
+// TestFull reads a file with every key there is.
+func TestFull(t *testing.T) {
+	data, err := os.ReadFile("testdata/full.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Parse("full.toml", data)
+	want := `full.toml:14: pool.state: not yet supported (leave it out)
+full.toml:20: dns.upstreams: "tls://9.9.9.9:853#dns.quad9.net": not yet supported (leave it out)
+full.toml:21: dns.upstreams: "https://1.1.1.1/dns-query": not yet supported (leave it out)
+full.toml:38: socks.user: not yet supported (leave it out)
+full.toml:66: limits.new-names-per-second: not yet supported (leave it out)
+full.toml:72: status.listen: not yet supported (leave it out)
+full.toml:74: control.socket: not yet supported (leave it out)`
+	if err == nil || err.Error() != want {
+		t.Fatalf("got\n%v\nwant\n%s", err, want)
+	}
+
+	// Without the lines complained about, the rest says this.
+	complaints, ok := errors.AsType[Complaints](err)
+	if !ok {
+		t.Fatalf("a %T", err)
+	}
+	lines := strings.Split(string(data), "\n")
+	for _, c := range complaints {
+		lines[c.Line-1] = ""
+	}
+	lines[39-1], lines[40-1] = "", "" // the name and password of the user
+	got, err := Parse("", []byte(strings.Join(lines, "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := full(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func full() *Config {
+	c := Default()
+	c.LAN.Interfaces = []string{"lan0"}
+	c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
+	c.DNS.Upstreams = []Upstream{{"udp", netip.MustParseAddrPort("10.66.0.2:53")}}
+	c.DNS.Bypass = []string{"*.corp.example"}
+	c.Outlets = []Outlet{
+		{Name: "near", Type: OutletSOCKS5, Server: socks.Addr{IP: netip.MustParseAddr("192.0.2.1"), Port: 1080}},
+		{Name: "far", Type: OutletSOCKS5, Server: socks.Addr{Name: "gw2.example", Port: 1080}, Over: "near"},
+	}
+	c.Rules = []Rule{{
+		Names:    []string{"*.example.com"},
+		Networks: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
+		Clients:  []netip.Prefix{netip.MustParsePrefix("192.168.77.0/24")},
+		Ports:    []uint16{80, 443},
+		Proto:    "tcp",
+		Outlet:   "far",
+	}}
+	return c
+}
+
+func TestGood(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       func(*Config)
+	}{
+		{"listen on the lan by default", `lan.interfaces = ["lan0", "lan1"]`, func(c *Config) {
+			c.LAN.Interfaces = []string{"lan0", "lan1"}
+			c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
+		}},
+		{"no listeners", "[dns]\nlisten = []\n[socks]\nlisten = []", func(c *Config) {
+			c.DNS.Listen, c.SOCKS.Listen = nil, nil
+		}},
+		{"lan families and fake policy", "[lan]\nfamilies = 'dual'\n[dns]\nfake = 'always'\ncapture = false", func(c *Config) {
+			c.LAN.Families, c.DNS.Fake, c.DNS.Capture = FamiliesDual, FakeAlways, false
+		}},
+		{"pools of local kind", "[pool]\nipv4 = '10.64.0.0/10'\nipv6 = 'fd00:6::/64'", func(c *Config) {
+			c.Pool = Pool{netip.MustParsePrefix("10.64.0.0/10"), netip.MustParsePrefix("fd00:6::/64")}
+		}},
+		{"names become lower case", "dns.bypass = ['Intranet.Example.', '*.CORP.example', 'nas']", func(c *Config) {
+			c.DNS.Bypass = []string{"intranet.example", "*.corp.example", "nas"}
+		}},
+		{"addresses are prefixes", "[direct]\ndeny = ['192.0.2.1', '2001:db8::1', '10.0.0.0/8']\nallow = ['169.254.169.254/32']", func(c *Config) {
+			c.Direct.Deny = []netip.Prefix{
+				netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("10.0.0.0/8"),
+			}
+			c.Direct.Allow = []netip.Prefix{netip.MustParsePrefix("169.254.169.254/32")}
+		}},
+		{"direct", "[direct]\nprefer = 'ipv4-only'\nmark = 0xffffffff\ninterface = 'wan0'", func(c *Config) {
+			c.Direct.Prefer, c.Direct.Mark, c.Direct.Interface = OnlyIPv4, 0xffffffff, "wan0"
+		}},
+		{"SOCKS for some", "[socks]\nlisten = ['192.0.2.1:1080']\nclients = ['192.0.2.0/24']", func(c *Config) {
+			c.SOCKS.Listen = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1080")}
+			c.SOCKS.Clients = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}},
+		{"built-in outlets", "[[rule]]\nports = [25]\noutlet = 'reject'\n[[rule]]\noutlet = 'direct'", func(c *Config) {
+			c.Rules = []Rule{{Ports: []uint16{25}, Outlet: BuiltInReject}, {Outlet: BuiltInDirect}}
+		}},
+		{"inline tables", "outlet = [{name = 'no', type = 'reject'}, {name = 'wan', type = 'direct', server = ''}]", func(c *Config) {
+			c.Outlets = []Outlet{{Name: "no", Type: OutletReject}, {Name: "wan", Type: OutletDirect}}
+		}},
+		{"limits and log", "[limits]\ndial-timeout = '500ms'\nudp-idle = '168h'\n[log]\nlevel = 'debug'\nformat = 'json'", func(c *Config) {
+			c.Limits.DialTimeout, c.Limits.UDPIdle = 500*time.Millisecond, 168*time.Hour
+			c.Log = Log{Level: slog.LevelDebug, JSON: true}
+		}},
+		{"what asks for nothing", `tun.queues = 0
+tun.handover = "off"
+pool.state = ""
+direct.nat64 = ""
+status.listen = ""
+control.socket = ""
+limits.flows = 0
+limits.flows-per-client = 0`, func(*Config) {}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := Parse("", []byte(test.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Default()
+			test.want(want)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	full, err := os.ReadFile("testdata/full.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(full)
+	f.Add([]byte(strings.Repeat("a.", 2000) + "a = " + strings.Repeat("[", 2000) + strings.Repeat("]", 2000)))
+	for _, test := range badFiles {
+		f.Add([]byte(test.text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("t", data)
+		if err == nil {
+			if c == nil {
+				t.Fatal("neither configuration nor error")
+			}
+			return
+		}
+		complaints, ok := errors.AsType[Complaints](err)
+		if !ok || len(complaints) == 0 || c != nil {
+			t.Fatalf("configuration %v with %T: %v", c, err, err)
+		}
+		if !slices.IsSortedFunc(complaints, func(a, b Complaint) int { return a.Line - b.Line }) {
+			t.Errorf("not by line:\n%v", err)
+		}
+		for _, c := range complaints {
+			if last := 1 + strings.Count(string(data), "\n"); c.Line < 1 || c.Line > last {
+				t.Errorf("line %d of %d: %v", c.Line, last, c)
+			}
+			if strings.ContainsAny(c.String(), "\n\x1b") {
+				t.Errorf("control characters: %q", c)
+			}
+		}
+	})
+}

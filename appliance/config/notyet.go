@@ -1,0 +1,37 @@
+package config
+
+import "errors"
+
+// errNotYet is what is wrong with asking for a function that this version
+// does not have. Keys are refused, not ignored: a gateway that looks
+// configured and is not would leak.
+var errNotYet = errors.New("not yet supported (leave it out)")
+
+// notYet knows the keys without function and refuses all their values but
+// those that ask for nothing. The function that gives a key its meaning
+// deletes its line.
+func notYet(root *table) {
+	tun := root.table("tun")
+	refuse(tun, "queues", int64(0))
+	refuse(tun, "handover", "off")
+	refuse(root.table("pool"), "state", "")
+	refuse(root.table("direct"), "nat64", "")
+	for _, user := range root.table("socks").tables("user") {
+		user.doc.complain(user.place, errNotYet)
+		key(user, "name", new(string), as[string])
+		key(user, "password", new(string), as[string])
+	}
+	for _, outlet := range root.tables("outlet") {
+		refuse(outlet, "username", "")
+		refuse(outlet, "password", "")
+	}
+	limits := root.table("limits")
+	refuse(limits, "flows", int64(0))
+	refuse(limits, "flows-per-client", int64(0))
+	refuse[int64](limits, "new-names-per-second")
+	refuse(root.table("status"), "listen", "")
+	refuse(root.table("control"), "socket", "")
+}
+
+// notYetSchemes are the kinds of upstream resolver without function.
+func notYetSchemes() []string { return []string{"tls", "https"} }

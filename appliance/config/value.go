@@ -1,0 +1,190 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"sixgate/socks"
+)
+
+// maxDuration bounds all durations: a week is longer than any idle time that
+// a peer keeps to.
+const maxDuration = 7 * 24 * time.Hour
+
+// as takes a value as it is.
+func as[T any](v T) (T, error) { return v, nil }
+
+// orEmpty is parse, with the zero value for the empty string.
+func orEmpty[T any](parse func(string) (T, error)) func(string) (T, error) {
+	return func(s string) (value T, err error) {
+		if s == "" {
+			return value, nil
+		}
+		return parse(s)
+	}
+}
+
+func oneOf[T ~string](all ...T) func(string) (T, error) {
+	return func(s string) (T, error) {
+		if slices.Contains(all, T(s)) {
+			return T(s), nil
+		}
+		known := make([]string, len(all))
+		for i, v := range all {
+			known[i] = string(v)
+		}
+		return "", fmt.Errorf("unknown value %q %s", s, didYouMean(s, known))
+	}
+}
+
+func between[T int | uint16 | uint32](low, high int64) func(int64) (T, error) {
+	return func(n int64) (T, error) {
+		if n < low || n > high {
+			return 0, fmt.Errorf("want %d to %d, got %d", low, high, n)
+		}
+		return T(n), nil
+	}
+}
+
+func duration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration (write it like 10s, 5m or 2h4m)", s)
+	}
+	if d <= 0 || d > maxDuration {
+		return 0, fmt.Errorf("want more than 0s and at most %v, got %v", maxDuration, d)
+	}
+	return d, nil
+}
+
+func logLevel(s string) (level slog.Level, err error) {
+	if _, err := oneOf("debug", "info", "warn", "error")(s); err != nil {
+		return 0, err
+	}
+	return level, level.UnmarshalText([]byte(s))
+}
+
+// logFormat reports whether the format is JSON.
+func logFormat(s string) (bool, error) {
+	format, err := oneOf("text", "json")(s)
+	return format == "json", err
+}
+
+// interfaceName parses what Linux takes as the name of a network device.
+func interfaceName(s string) (string, error) {
+	const max = 15 // IFNAMSIZ with its zero octet is 16
+	bad := func(r rune) bool { return r == '/' || r == ':' || r == '%' || unprintable(r) }
+	if s == "" || len(s) > max || s == "." || s == ".." || strings.ContainsFunc(s, bad) {
+		return "", fmt.Errorf("%q is no interface name (1 to %d octets without space, '/', ':' or '%%')", s, max)
+	}
+	return s, nil
+}
+
+func outletName(s string) (string, error) {
+	if s == "" || strings.ContainsFunc(s, unprintable) {
+		return "", fmt.Errorf("%q is no outlet name (write a word)", s)
+	}
+	return s, nil
+}
+
+func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
+
+// prefix parses a prefix, or an address as the prefix of only that address.
+func prefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		ip, err := netip.ParseAddr(s)
+		if err != nil || ip.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("%q is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)", s)
+		}
+		p = netip.PrefixFrom(ip, ip.BitLen())
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is IPv4 in IPv6 form (write it as IPv4)", s)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%q has host bits set (write %s)", s, p.Masked())
+	}
+	return p, nil
+}
+
+// addrPort parses an IP address with a port other than 0.
+func addrPort(s string) (netip.AddrPort, error) {
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%q is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)", s)
+	}
+	if ap.Addr().Is4In6() {
+		return netip.AddrPort{}, fmt.Errorf("%q is IPv4 in IPv6 form (write it as IPv4)", s)
+	}
+	if zone := ap.Addr().Zone(); zone != "" {
+		if _, err := interfaceName(zone); err != nil {
+			return netip.AddrPort{}, fmt.Errorf("zone of %q: %w", s, err)
+		}
+	}
+	if ap.Port() == 0 {
+		return netip.AddrPort{}, fmt.Errorf("port 0 in %q (1 to 65535)", s)
+	}
+	return ap, nil
+}
+
+// listenAddr is addrPort that gives ":port" an invalid Addr.
+func listenAddr(s string) (netip.AddrPort, error) {
+	if !strings.HasPrefix(s, ":") {
+		return addrPort(s)
+	}
+	ap, err := addrPort("0.0.0.0" + s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%q is no port (write it like :53)", s)
+	}
+	return netip.AddrPortFrom(netip.Addr{}, ap.Port()), nil
+}
+
+func upstream(s string) (Upstream, error) {
+	scheme, address, ok := strings.Cut(s, "://")
+	switch {
+	case !ok || scheme == "":
+		return Upstream{}, fmt.Errorf("%q has no scheme (write it like udp://192.0.2.1:53)", s)
+	case slices.Contains(notYetSchemes(), scheme):
+		return Upstream{}, fmt.Errorf("%q: %w", s, errNotYet)
+	case scheme != "udp" && scheme != "tcp":
+		return Upstream{}, fmt.Errorf("%q has an unknown scheme (write udp:// or tcp://)", s)
+	}
+	ap, err := addrPort(address)
+	return Upstream{Network: scheme, Addr: ap}, err
+}
+
+// server parses a name or an address with a port other than 0.
+func server(s string) (socks.Addr, error) {
+	addr, err := socks.ParseAddr(s)
+	if err != nil {
+		return socks.Addr{}, fmt.Errorf("%w (write it like gw.example:1080)", err)
+	}
+	if addr.Port == 0 {
+		return socks.Addr{}, fmt.Errorf("port 0 in %q (1 to 65535)", s)
+	}
+	return addr, nil
+}
+
+// pattern parses an FQDN, or "*." and an FQDN, into lower case without
+// trailing dot.
+func pattern(s string) (string, error) {
+	suffix, wild := strings.CutPrefix(s, "*.")
+	name, err := socks.ParseHost(suffix, 0)
+	if err == nil && !name.IsName() {
+		err = errors.New("an address where a name belongs")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%q is no name and no *.suffix: %w (write it like example.com or *.example.com, other scripts as xn--)", s, err)
+	}
+	if wild {
+		return "*." + name.Name, nil
+	}
+	return name.Name, nil
+}
