@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Addr is a destination: a name or an IP address, with a port. Exactly one of
@@ -28,8 +29,8 @@ const (
 // maxName is the longest name in presentation form (RFC 1035, section 2.3.4).
 const maxName = 253
 
-// errAddressType is a request's ATYP that RFC 1928 does not define.
-var errAddressType = errors.New("unknown address type")
+// errZone is an IPv6 zone in a host: an interface of the host that wrote it.
+var errZone = errors.New("a zone has no meaning here")
 
 // AddrFromAddrPort returns the Addr of ap; an IPv4-mapped address becomes
 // IPv4, and a zone is dropped.
@@ -54,7 +55,7 @@ func ParseHost(host string, port uint16) (Addr, error) {
 	}
 	if ip, err := netip.ParseAddr(literal); err == nil {
 		if ip.Zone() != "" {
-			return Addr{}, fmt.Errorf("parsing host %q: a zone has no meaning here", host)
+			return Addr{}, fmt.Errorf("parsing host %q: %w", host, errZone)
 		}
 		return Addr{IP: ip.Unmap(), Port: port}, nil
 	}
@@ -157,37 +158,59 @@ func (a Addr) AppendTo(b []byte) []byte {
 	return binary.BigEndian.AppendUint16(b, a.Port)
 }
 
-// readAddr reads ATYP, address and port, and not an octet more. An error is
-// one of reading, errAddressType, or that of ParseHost; after the latter the
-// whole address has been read.
-func readAddr(r io.Reader) (Addr, error) {
-	var buf [1 + 255 + 2]byte
-	if _, err := io.ReadFull(r, buf[:1]); err != nil {
-		return Addr{}, err
+// readAddr appends the octets of ATYP, address and port to b, and reads not one
+// more. An unknown ATYP, whose length nobody can tell, is all that it reads.
+func readAddr(r io.Reader, b []byte) ([]byte, error) {
+	b, err := readOctets(r, b, 1)
+	if err != nil {
+		return b, err
 	}
-	size := 0
-	switch buf[0] {
+	switch b[len(b)-1] {
 	case atypIPv4:
-		size = 4
+		return readOctets(r, b, 4+2)
 	case atypIPv6:
-		size = 16
+		return readOctets(r, b, 16+2)
 	case atypDomain:
-		var length [1]byte
-		if _, err := io.ReadFull(r, length[:]); err != nil {
-			return Addr{}, err
+		if b, err = readOctets(r, b, 1); err != nil {
+			return b, err
 		}
-		size = int(length[0])
-	default:
-		return Addr{}, errAddressType
+		return readOctets(r, b, int(b[len(b)-1])+2)
 	}
-	body := buf[1 : 1+size+2]
-	if _, err := io.ReadFull(r, body); err != nil {
-		return Addr{}, err
+	return b, nil
+}
+
+// readOctets appends the next n octets to b.
+func readOctets(r io.Reader, b []byte, n int) ([]byte, error) {
+	b = append(b, make([]byte, n)...)
+	_, err := io.ReadFull(r, b[len(b)-n:])
+	return b, err
+}
+
+// parseAddr parses what readAddr has read. Its errors are EAFNOSUPPORT for an
+// unknown ATYP, EACCES for a host with a zone, EHOSTUNREACH for another host
+// that ParseHost does not take, and EPROTO for a wrong length.
+func parseAddr(b []byte) (Addr, error) {
+	if len(b) == 1 { // readAddr stops at an ATYP that it does not know
+		return Addr{}, fmt.Errorf("parsing address type %#02x: %w", b[0], syscall.EAFNOSUPPORT)
 	}
-	host, port := body[:size], binary.BigEndian.Uint16(body[size:])
-	if buf[0] == atypDomain {
-		return ParseHost(string(host), port)
+	if len(b) < 1+2 {
+		return Addr{}, fmt.Errorf("parsing an address of %d octets: %w", len(b), syscall.EPROTO)
 	}
-	ip, _ := netip.AddrFromSlice(host) // 4 or 16 octets by the switch above
-	return Addr{IP: ip.Unmap(), Port: port}, nil
+	atyp, host, port := b[0], b[1:len(b)-2], binary.BigEndian.Uint16(b[len(b)-2:])
+	switch {
+	case atyp == atypIPv4 && len(host) == 4:
+		return Addr{IP: netip.AddrFrom4([4]byte(host)), Port: port}, nil
+	case atyp == atypIPv6 && len(host) == 16:
+		return Addr{IP: netip.AddrFrom16([16]byte(host)).Unmap(), Port: port}, nil
+	case atyp == atypDomain && len(host) > 0 && len(host) == 1+int(host[0]):
+		a, err := ParseHost(string(host[1:]), port)
+		switch {
+		case errors.Is(err, errZone):
+			return Addr{}, fmt.Errorf("%w: %w", err, syscall.EACCES)
+		case err != nil:
+			return Addr{}, fmt.Errorf("%w: %w", err, syscall.EHOSTUNREACH)
+		}
+		return a, nil
+	}
+	return Addr{}, fmt.Errorf("parsing an address of %d octets, type %d: %w", len(b), atyp, syscall.EPROTO)
 }

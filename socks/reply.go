@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -44,9 +45,7 @@ func (r Reply) String() string {
 	return fmt.Sprintf("reply %#02x", byte(r))
 }
 
-// replyErrnos pairs each code with the errno that means the same. Errnos are
-// the language in which all rooms tell failures, so that the edges can turn
-// any of them into an RST, an ICMP message or a reply code.
+// replyErrnos pairs each code with the errno that means the same.
 var replyErrnos = map[Reply]syscall.Errno{
 	NotAllowed:         syscall.EACCES,
 	NetworkUnreachable: syscall.ENETUNREACH,
@@ -67,12 +66,13 @@ func (e *ReplyError) Error() string {
 	return fmt.Sprintf("refused by SOCKS server %s: %s", e.Hop, e.Code)
 }
 
-// Unwrap returns the errno that means the same as the code, or nil.
+// Unwrap returns the errno that means the same as the code; EIO says as little
+// as a general failure or an unknown code does.
 func (e *ReplyError) Unwrap() error {
 	if errno, ok := replyErrnos[e.Code]; ok {
 		return errno
 	}
-	return nil
+	return syscall.EIO
 }
 
 // ReplyOf returns the code that tells a client of err. Timeouts are
@@ -102,4 +102,40 @@ func ReplyOf(err error) Reply {
 		return AddressUnsupported
 	}
 	return GeneralFailure
+}
+
+// appendReply appends a reply (RFC 1928, section 6). bound is BND.ADDR and
+// BND.PORT, zero in a failure.
+func appendReply(b []byte, code Reply, bound Addr) []byte {
+	return bound.AppendTo(append(b, version, byte(code), 0))
+}
+
+// readReply reads the octets of a reply, and not one more. A refusal ends after
+// its code, as some servers send no more of it.
+func readReply(r io.Reader) ([]byte, error) {
+	b, err := readOctets(r, nil, 2)
+	if err != nil || b[0] != version || Reply(b[1]) != Succeeded {
+		return b, err
+	}
+	if b, err = readOctets(r, b, 1); err != nil {
+		return b, err
+	}
+	return readAddr(r, b)
+}
+
+// parseReply parses what readReply has read. A BND.ADDR that is no host, as it
+// comes from servers that have nothing to tell, becomes the zero Addr.
+func parseReply(b []byte) (code Reply, bound Addr, err error) {
+	if len(b) < 2 || b[0] != version {
+		return 0, Addr{}, fmt.Errorf("parsing SOCKS reply % x: %w", b, syscall.EPROTO)
+	}
+	code = Reply(b[1])
+	if code != Succeeded {
+		return code, Addr{}, nil
+	}
+	bound, err = parseAddr(b[min(3, len(b)):])
+	if errors.Is(err, syscall.EPROTO) || errors.Is(err, syscall.EAFNOSUPPORT) {
+		return code, Addr{}, fmt.Errorf("parsing SOCKS reply % x: %w", b, err)
+	}
+	return code, bound, nil
 }

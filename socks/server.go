@@ -1,0 +1,168 @@
+package socks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// handshakeTimeout is a third of Dante's, whose handshake counts the
+	// look-up in.
+	handshakeTimeout = 10 * time.Second
+	// maxHandshakes is a quarter of Linux's net.core.somaxconn, where the
+	// clients beyond it wait.
+	maxHandshakes = 1024
+	// lingerTime is within the 10 s of RFC 1928, section 6, and lets a lost
+	// last message be sent again.
+	lingerTime = 3 * time.Second
+)
+
+// Handler answers requests.
+type Handler interface {
+	// ServeSOCKS returns when the flow of r is over. ctx ends with the server,
+	// and when the client closes before r is answered.
+	ServeSOCKS(ctx context.Context, r *Request)
+}
+
+// Server is a SOCKS5 server. It may serve several listeners, and is not to be
+// changed while it does.
+type Server struct {
+	Handler          Handler        // never nil
+	Clients          []netip.Prefix // sources that are served; empty: any
+	HandshakeTimeout time.Duration  // from accept to the last octet of the request; 0: 10 s
+	MaxHandshakes    int            // of a listener, at a time; 0: 1024
+	Logger           *slog.Logger   // may be nil
+}
+
+// Serve answers the clients of ln until ctx ends, closes ln, waits for the
+// handlers, and returns nil. An error means that ln was closed by another.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer cancel()
+	defer ln.Close()
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	slots := make(chan struct{}, cmp.Or(s.MaxHandshakes, maxHandshakes))
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := s.accept(ctx, ln)
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("accepting SOCKS clients on %s: %w", ln.Addr(), err)
+		}
+		clients.Go(func() {
+			s.serve(ctx, conn, func() { <-slots })
+		})
+	}
+}
+
+// accept returns the next client. Other errors than that of a closed listener
+// are a client's, or a shortage of descriptors or memory: it waits them out.
+func (s *Server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) {
+	const longest = time.Second
+	for delay := 5 * time.Millisecond; ; delay = min(2*delay, longest) {
+		conn, err := ln.Accept()
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return conn, err
+		}
+		s.logger().Warn("accepting SOCKS clients", "err", err)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// serve sees conn through from greeting to close, and calls settled when the
+// handshake is over.
+func (s *Server) serve(ctx context.Context, conn net.Conn, settled func()) {
+	defer conn.Close()
+	if !s.admits(remote(conn).Addr()) {
+		s.logger().Debug("SOCKS client not admitted", "client", remote(conn))
+		settled()
+		return
+	}
+	r, err := s.handshake(ctx, conn)
+	if err != nil {
+		s.logger().Debug("SOCKS handshake", "client", remote(conn), "err", err)
+		hangUp(ctx, conn)
+		settled()
+		return
+	}
+	settled()
+	if r.serve(ctx, s.Handler) != Succeeded {
+		hangUp(ctx, conn)
+	}
+}
+
+func (s *Server) admits(client netip.Addr) bool {
+	return len(s.Clients) == 0 || slices.ContainsFunc(s.Clients, func(p netip.Prefix) bool { return p.Contains(client) })
+}
+
+// handshake reads up to the request, and answers it if it is a bad one.
+func (s *Server) handshake(ctx context.Context, conn net.Conn) (*Request, error) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	deadline := time.Now().Add(cmp.Or(s.HandshakeTimeout, handshakeTimeout))
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if err := greet(conn); err != nil {
+		return nil, err
+	}
+	msg, err := readRequest(conn)
+	if err != nil {
+		return nil, fmt.Errorf("reading the request: %w", err)
+	}
+	command, dest, err := parseRequest(msg)
+	if err != nil {
+		conn.Write(appendReply(nil, ReplyOf(err), Addr{})) // the error to return is err
+		return nil, err
+	}
+	return &Request{conn: conn, command: command, dest: dest}, conn.SetDeadline(time.Time{})
+}
+
+// hangUp ends what is sent to conn, and waits for the client to end as well:
+// to close over its unread octets would reset the connection, and could take
+// the last message from it.
+func hangUp(ctx context.Context, conn net.Conn) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite() // an error ends the reading below, too
+	}
+	if conn.SetDeadline(time.Now().Add(lingerTime)) == nil {
+		io.Copy(io.Discard, conn)
+	}
+}
+
+// remote returns where conn comes from, the address unmapped and without zone.
+// It is the zero AddrPort of a connection of no such address.
+func remote(conn net.Conn) netip.AddrPort {
+	if a, ok := conn.RemoteAddr().(interface{ AddrPort() netip.AddrPort }); ok {
+		return AddrFromAddrPort(a.AddrPort()).AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+func (s *Server) logger() *slog.Logger {
+	return cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
+}

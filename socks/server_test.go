@@ -1,0 +1,439 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type handlerFunc func(ctx context.Context, r *Request)
+
+func (f handlerFunc) ServeSOCKS(ctx context.Context, r *Request) { f(ctx, r) }
+
+// bnd is where the echoing handler says that it has dialled from.
+var bnd = netip.MustParseAddrPort("192.0.2.7:7")
+
+// echo accepts, and sends back what the client sends until it ends.
+func echo(_ context.Context, r *Request) {
+	conn, err := r.Accept(bnd)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	io.Copy(conn, conn)
+}
+
+// start runs s on a loopback listener until the test ends, and returns its
+// address.
+func start(t *testing.T, s *Server) net.Addr {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, s, ln)
+	return ln.Addr()
+}
+
+func serve(t *testing.T, s *Server, ln net.Listener) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	var stopped atomic.Bool
+	stop = func() {
+		cancel()
+		if stopped.Swap(true) {
+			return
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func dial(t *testing.T, to net.Addr) *net.TCPConn {
+	t.Helper()
+	conn, err := net.Dial(to.Network(), to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn.(*net.TCPConn)
+}
+
+// transcripts are whole conversations: what the client sends, then closes its
+// half, and all that the server says until it closes.
+var transcripts = []struct{ what, client, server string }{
+	{"no-auth, IPv4", "05 01 00 05 01 00 01 c0000201 0050", "05 00 05 00 00 01 c0000207 0007"},
+	{"no-auth, IPv6", "05 01 00 05 01 00 04 20010db8000000000000000000000001 0050", "05 00 05 00 00 01 c0000207 0007"},
+	{"no-auth, name", "05 01 00 05 01 00 03 01 61 0050", "05 00 05 00 00 01 c0000207 0007"},
+	{"early data", "05 01 00 05 01 00 03 01 61 0050 6869", "05 00 05 00 00 01 c0000207 0007 6869"},
+	{"RSV", "05 01 00 05 01 ff 03 01 61 0050", "05 00 05 00 00 01 c0000207 0007"},
+	{"curl's methods", "05 02 00 01 05 01 00 03 01 61 0050", "05 00 05 00 00 01 c0000207 0007"},
+	{"no-auth last and twice", "05 04 02 80 00 00 05 01 00 03 01 61 0050", "05 00 05 00 00 01 c0000207 0007"},
+
+	{"GSSAPI only", "05 01 01", "05 ff"},
+	{"private method", "05 01 7e", "05 ff"},
+	{"private method, pipelined", "05 01 7e 05 01 00 03 01 61 0050", "05 ff"},
+	{"no methods", "05 00", "05 ff"},
+	{"SOCKS4", "04 01 0050 c0000201 00", ""},
+	{"TLS", "16 03 01 02 00", ""},
+	{"nothing", "", ""},
+	{"greeting cut", "05 02 00", ""},
+	{"request cut", "05 01 00 05 01 00 03 02 61", "05 00"},
+
+	{"other version", "05 01 00 04 01 00 01 c0000201 0050", "05 00 05 01 00 01 00000000 0000"},
+	{"BIND", "05 01 00 05 02 00 01 c0000201 0050", "05 00 05 07 00 01 00000000 0000"},
+	{"UDP ASSOCIATE", "05 01 00 05 03 00 01 00000000 0000", "05 00 05 07 00 01 00000000 0000"},
+	{"unknown command", "05 01 00 05 09 00 01 c0000201 0050", "05 00 05 07 00 01 00000000 0000"},
+	{"Tor's RESOLVE", "05 01 00 05 f0 00 03 01 61 0050", "05 00 05 07 00 01 00000000 0000"},
+	{"unknown address type", "05 01 00 05 01 00 02 c0000201 0050", "05 00 05 08 00 01 00000000 0000"},
+	{"no name", "05 01 00 05 01 00 03 00 0050", "05 00 05 04 00 01 00000000 0000"},
+	{"name with a NUL", "05 01 00 05 01 00 03 03 610062 0050", "05 00 05 04 00 01 00000000 0000"},
+	{"port 0", "05 01 00 05 01 00 01 c0000201 0000", "05 00 05 01 00 01 00000000 0000"},
+	{"0.0.0.0", "05 01 00 05 01 00 01 00000000 0050", "05 00 05 02 00 01 00000000 0000"},
+	{"::", "05 01 00 05 01 00 04 00000000000000000000000000000000 0050", "05 00 05 02 00 01 00000000 0000"},
+	{"broadcast", "05 01 00 05 01 00 01 ffffffff 0050", "05 00 05 02 00 01 00000000 0000"},
+	{"multicast", "05 01 00 05 01 00 01 e0000001 0050", "05 00 05 02 00 01 00000000 0000"},
+	{"IPv6 multicast", "05 01 00 05 01 00 04 ff020000000000000000000000000001 0050", "05 00 05 02 00 01 00000000 0000"},
+	{"link-local", "05 01 00 05 01 00 04 fe800000000000000000000000000001 0050", "05 00 05 02 00 01 00000000 0000"},
+}
+
+func TestTranscripts(t *testing.T) {
+	addr := start(t, &Server{Handler: handlerFunc(echo)})
+	for _, tt := range transcripts {
+		t.Run(tt.what, func(t *testing.T) {
+			conn := dial(t, addr)
+			if _, err := conn.Write(unhex(t, tt.client)); err != nil {
+				t.Fatal(err)
+			}
+			conn.CloseWrite()
+			got, err := io.ReadAll(conn)
+			if err != nil || !bytes.Equal(got, unhex(t, tt.server)) {
+				t.Errorf("got % x, %v, want %s", got, err, tt.server)
+			}
+		})
+	}
+}
+
+// Each octet comes by its own Read, and late.
+func TestTranscriptsByteByByte(t *testing.T) {
+	for _, tt := range transcripts {
+		t.Run(tt.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, server := net.Pipe()
+				go (&Server{Handler: handlerFunc(echo)}).serve(t.Context(), server, func() {})
+				go func() {
+					for _, b := range unhex(t, tt.client) {
+						client.Write([]byte{b}) // the server may have closed
+						time.Sleep(50 * time.Millisecond)
+					}
+					client.Close()
+				}()
+				got, _ := io.ReadAll(client) // a closed pipe is an error to its closer
+				if !bytes.Equal(got, unhex(t, tt.server)) {
+					t.Errorf("got % x, want %s", got, tt.server)
+				}
+			})
+		})
+	}
+}
+
+func TestHTTPClient(t *testing.T) {
+	conn := dial(t, start(t, &Server{Handler: handlerFunc(echo)}))
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	conn.CloseWrite()
+	got, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.0 400 ") {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestRequest(t *testing.T) {
+	seen := make(chan *Request, 1)
+	conn := dial(t, start(t, &Server{Handler: handlerFunc(func(ctx context.Context, r *Request) {
+		seen <- r
+		r.Refuse(fmt.Errorf("dialling: %w", syscall.ECONNREFUSED))
+		if _, err := r.Accept(bnd); err == nil {
+			t.Error("a second answer")
+		}
+	})}))
+	conn.Write(unhex(t, "05 01 00 05 01 00 03 01 41 0050"))
+	got, err := io.ReadAll(conn)
+	if want := unhex(t, "05 00 05 05 00 01 00000000 0000"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got % x, %v, want % x", got, err, want)
+	}
+	r := <-seen
+	if r.Client().String() != conn.LocalAddr().String() || r.Command() != CommandConnect || r.Dest() != (Addr{Name: "a", Port: 80}) || r.User() != "" {
+		t.Errorf("request of %s: %d %s", r.Client(), r.Command(), r.Dest())
+	}
+}
+
+// A reply that the client has not read yet survives the octets that the server
+// has not read.
+func TestRefuseWithEarlyData(t *testing.T) {
+	addr := start(t, &Server{Handler: handlerFunc(func(context.Context, *Request) {})})
+	conn := dial(t, addr)
+	conn.Write(append(unhex(t, "05 01 00 05 01 00 03 01 61 0050"), make([]byte, 100_000)...))
+	got, err := io.ReadAll(conn)
+	if want := unhex(t, "05 00 05 01 00 01 00000000 0000"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got % x, %v, want % x", got, err, want)
+	}
+}
+
+func TestAcceptedIsTCP(t *testing.T) {
+	tcp := make(chan bool, 1)
+	conn := dial(t, start(t, &Server{Handler: handlerFunc(func(ctx context.Context, r *Request) {
+		c, err := r.Accept(bnd)
+		_, ok := c.(*net.TCPConn)
+		tcp <- ok && err == nil
+	})}))
+	conn.Write(unhex(t, "05 01 00 05 01 00 03 01 61 0050"))
+	if !<-tcp {
+		t.Error("the accepted connection cannot splice")
+	}
+}
+
+func TestClientGoneCancelsDial(t *testing.T) {
+	for _, how := range []string{"FIN", "RST"} {
+		t.Run(how, func(t *testing.T) {
+			pending, cause := make(chan struct{}), make(chan error)
+			conn := dial(t, start(t, &Server{Handler: handlerFunc(func(ctx context.Context, r *Request) {
+				close(pending)
+				<-ctx.Done()
+				cause <- context.Cause(ctx)
+			})}))
+			conn.Write(unhex(t, "05 01 00 05 01 00 03 01 61 0050"))
+			<-pending
+			if how == "RST" {
+				// An RST discards what the client has not read.
+				io.ReadFull(conn, make([]byte, 2))
+				conn.SetLinger(0)
+			}
+			conn.Close()
+			if err := <-cause; !errors.Is(err, errGone) {
+				t.Errorf("cause: %v", err)
+			}
+		})
+	}
+}
+
+// A client may send, and even end, before the reply.
+func TestEarlyDataWhileDialling(t *testing.T) {
+	pending, sent := make(chan struct{}), make(chan struct{})
+	conn := dial(t, start(t, &Server{Handler: handlerFunc(func(ctx context.Context, r *Request) {
+		close(pending)
+		<-sent
+		if ctx.Err() != nil {
+			t.Error("cancelled")
+		}
+		echo(ctx, r)
+	})}))
+	conn.Write(unhex(t, "05 01 00 05 01 00 03 01 61 0050"))
+	<-pending
+	conn.Write([]byte("early"))
+	conn.CloseWrite()
+	close(sent)
+	got, err := io.ReadAll(conn)
+	if want := append(unhex(t, "05 00 05 00 00 01 c0000207 0007"), "early"...); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got % x, %v, want % x", got, err, want)
+	}
+}
+
+func TestClients(t *testing.T) {
+	for _, tt := range []struct {
+		prefix string
+		served bool
+	}{{"127.0.0.0/8", true}, {"192.0.2.0/24", false}} {
+		conn := dial(t, start(t, &Server{
+			Handler: handlerFunc(echo),
+			Clients: []netip.Prefix{netip.MustParsePrefix(tt.prefix)},
+		}))
+		conn.Write(unhex(t, "05 01 00"))
+		_, err := io.ReadFull(conn, make([]byte, 2))
+		if (err == nil) != tt.served {
+			t.Errorf("clients %s: %v", tt.prefix, err)
+		}
+		conn.Close()
+	}
+}
+
+// pipes is a listener in memory. An error sent to it is one of Accept.
+type pipes struct {
+	accepts chan any
+	closed  chan struct{}
+	once    atomic.Bool
+}
+
+func newPipes() *pipes { return &pipes{accepts: make(chan any), closed: make(chan struct{})} }
+
+func (l *pipes) Accept() (net.Conn, error) {
+	select {
+	case a := <-l.accepts:
+		if err, ok := a.(error); ok {
+			return nil, err
+		}
+		return a.(net.Conn), nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipes) Close() error {
+	if !l.once.Swap(true) {
+		close(l.closed)
+	}
+	return nil
+}
+
+func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	l.accepts <- server
+	return client
+}
+
+// The deadline is of the whole handshake: a client that sends an octet now and
+// then does not extend it.
+func TestHandshakeDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipes()
+		stop := serve(t, &Server{Handler: handlerFunc(echo)}, ln)
+		conn, began := ln.dial(), time.Now()
+		for {
+			if _, err := conn.Write([]byte{5}); err != nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(began); took > handshakeTimeout+lingerTime+time.Second {
+			t.Errorf("a slow client was left alone after %s", took)
+		}
+		stop()
+	})
+}
+
+func TestNoDeadlineAfterHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipes()
+		stop := serve(t, &Server{Handler: handlerFunc(echo)}, ln)
+		conn := ln.dial()
+		conn.Write(unhex(t, "05 01 00"))
+		io.ReadFull(conn, make([]byte, 2))
+		conn.Write(unhex(t, "05 01 00 03 01 61 0050"))
+		io.ReadFull(conn, make([]byte, 10))
+		time.Sleep(time.Hour)
+		conn.Write([]byte{1})
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+		stop()
+	})
+}
+
+func TestMaxHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipes()
+		stop := serve(t, &Server{Handler: handlerFunc(echo), MaxHandshakes: 2}, ln)
+		first, second := ln.dial(), ln.dial()
+		defer second.Close()
+		client, server := net.Pipe()
+		defer client.Close()
+		select {
+		case ln.accepts <- server:
+			t.Error("a third was accepted")
+		case <-time.After(time.Second):
+		}
+		first.Write(unhex(t, "05 01 00"))
+		io.ReadFull(first, make([]byte, 2))
+		first.Write(unhex(t, "05 01 00 03 01 61 0050"))
+		io.ReadFull(first, make([]byte, 10))
+		defer first.Close()
+		select {
+		case ln.accepts <- server:
+		case <-time.After(time.Second):
+			t.Error("a handshake that is over still counts")
+		}
+		first.Close()
+		stop()
+	})
+}
+
+func TestAcceptErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		ln := newPipes()
+		stop := serve(t, &Server{Handler: handlerFunc(echo), Logger: slog.New(slog.NewTextHandler(&log, nil))}, ln)
+		began := time.Now()
+		for range 12 {
+			ln.accepts <- fmt.Errorf("accept: %w", syscall.EMFILE)
+		}
+		if took := time.Since(began); took < 2*time.Second || took > 12*time.Second {
+			t.Errorf("12 errors took %s", took)
+		}
+		ln.dial().Close()
+		stop()
+		if !strings.Contains(log.String(), "too many open files") {
+			t.Errorf("log: %s", &log)
+		}
+	})
+}
+
+func TestServeReturnsErrorOfForeignClose(t *testing.T) {
+	ln := newPipes()
+	ln.Close()
+	if err := (&Server{}).Serve(t.Context(), ln); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+// Cancelling ends a handshake at once, and waits for the handlers.
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipes()
+		var handled atomic.Bool
+		stop := serve(t, &Server{Handler: handlerFunc(func(ctx context.Context, r *Request) {
+			<-ctx.Done()
+			time.Sleep(time.Minute)
+			handled.Store(true)
+		})}, ln)
+		half, full := ln.dial(), ln.dial()
+		full.Write(unhex(t, "05 01 00"))
+		io.ReadFull(full, make([]byte, 2))
+		full.Write(unhex(t, "05 01 00 03 01 61 0050"))
+		go io.Copy(io.Discard, full)
+		synctest.Wait()
+		began := time.Now()
+		go func() {
+			half.Read(make([]byte, 1))
+			if took := time.Since(began); took > 0 {
+				t.Errorf("a handshake went on for %s", took)
+			}
+		}()
+		stop()
+		if !handled.Load() {
+			t.Error("Serve did not wait for a handler")
+		}
+		full.Close()
+	})
+}
