@@ -1,0 +1,101 @@
+package outlet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"sixgate/socks"
+)
+
+// keepAliveIdle is when TCP asks whether a silent far end still lives, before
+// the timers of most NATs on the way forget it.
+const keepAliveIdle = time.Minute
+
+// Prefer says which address families Direct uses, and which it tries first.
+type Prefer string
+
+// The preferences; "" is PreferIPv6.
+const (
+	PreferIPv6 Prefer = "ipv6"
+	PreferIPv4 Prefer = "ipv4"
+	OnlyIPv6   Prefer = "ipv6-only"
+	OnlyIPv4   Prefer = "ipv4-only"
+)
+
+// networks returns the networks to look up, the preferred one first.
+func (p Prefer) networks() []string {
+	switch p {
+	case PreferIPv4:
+		return []string{"ip4", "ip6"}
+	case OnlyIPv6:
+		return []string{"ip6"}
+	case OnlyIPv4:
+		return []string{"ip4"}
+	}
+	return []string{"ip6", "ip4"}
+}
+
+// networkOf returns the network of an unmapped address.
+func networkOf(ip netip.Addr) string {
+	if ip.Is4() {
+		return "ip4"
+	}
+	return "ip6"
+}
+
+// Resolver looks up the addresses of a name; network is "ip4" or "ip6". A
+// *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error)
+}
+
+// DirectConfig is what a Direct is built of.
+type DirectConfig struct {
+	Resolver Resolver // never nil
+	Prefer   Prefer
+	// Vet returns why an address is not to be dialled. May be nil.
+	Vet func(netip.Addr) error
+	// Control sets options of each socket, see net.Dialer. May be nil.
+	Control func(network, address string, c syscall.RawConn) error
+}
+
+// Direct is the way out through the host's own network.
+type Direct struct {
+	DirectConfig
+	dial func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
+}
+
+// NewDirect returns a Direct.
+func NewDirect(c DirectConfig) *Direct {
+	dialer := &net.Dialer{
+		Control:         c.Control,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle},
+	}
+	return &Direct{c, func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, to.String())
+	}}
+}
+
+// Dial connects to dest: to the address that it is, or to the first to answer
+// of those that its name has. Of many failures it returns the one that says
+// most of the destination; EACCES only when Vet took every address. A name
+// without an address of a family in use is EHOSTUNREACH, an address of a family
+// not in use EAFNOSUPPORT.
+func (d *Direct) Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
+	conn, err := d.race(ctx, network, dest)
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s: %w", dest, socks.WithErrno(err))
+	}
+	return conn, nil
+}
+
+func (d *Direct) vet(ip netip.Addr) error {
+	if d.Vet == nil {
+		return nil
+	}
+	return d.Vet(ip)
+}

@@ -1,0 +1,211 @@
+package outlet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"sixgate/socks"
+)
+
+const (
+	resolutionDelay = 50 * time.Millisecond  // RFC 8305, section 3
+	attemptDelay    = 250 * time.Millisecond // RFC 8305, section 5
+)
+
+// errNoAddress is of a name that has none of a family in use.
+var errNoAddress = fmt.Errorf("no address of a family in use: %w", syscall.EHOSTUNREACH)
+
+// race connects to the first of several addresses that answers (Happy Eyeballs
+// version 2, RFC 8305). One goroutine runs it; each look-up and each attempt
+// has its own, and reports by a channel.
+type race struct {
+	*Direct
+	network string // "tcp" or "udp"
+	port    uint16
+
+	workers  sync.WaitGroup
+	answers  chan answer
+	attempts chan attempt
+	lookups  int // that have not reported
+	dialling int // attempts that have not reported
+
+	waiting map[string][]netip.Addr // to be tried, by family: "ip4" or "ip6"
+	last    string                  // family tried last, "" at the start
+	ready   bool                    // the next attempt need not wait
+
+	failed     error // of the attempt that says most
+	denied     error // of an address that was vetted
+	unresolved error // of a look-up
+}
+
+// answer is the outcome of a look-up.
+type answer struct {
+	family string
+	ips    []netip.Addr
+	err    error
+}
+
+// attempt is the outcome of an attempt.
+type attempt struct {
+	conn net.Conn
+	err  error
+}
+
+func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
+	r := &race{
+		Direct:   d,
+		network:  network,
+		port:     dest.Port,
+		answers:  make(chan answer),
+		attempts: make(chan attempt),
+		waiting:  map[string][]netip.Addr{},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.workers.Wait()
+	defer cancel()
+	if dest.IsName() {
+		r.lookUp(ctx, dest.Name)
+		return r.run(ctx)
+	}
+	family := networkOf(dest.IP)
+	if !slices.Contains(d.Prefer.networks(), family) {
+		return nil, fmt.Errorf("a family not in use: %w", syscall.EAFNOSUPPORT)
+	}
+	r.add(answer{family: family, ips: []netip.Addr{dest.IP}})
+	return r.run(ctx)
+}
+
+// run returns the first connection, or why there is none.
+func (r *race) run(ctx context.Context) (net.Conn, error) {
+	timer := time.NewTimer(attemptDelay)
+	defer timer.Stop()
+	timer.Stop()
+	for {
+		if r.ready && r.startNext(ctx) {
+			r.ready = false
+			timer.Reset(attemptDelay)
+		}
+		if r.lookups == 0 && r.dialling == 0 {
+			return nil, cmp.Or(r.failed, r.denied, r.unresolved, errNoAddress)
+		}
+		select {
+		case a := <-r.answers:
+			r.lookups--
+			if r.add(a); !r.ready && r.last == "" && len(a.ips) > 0 {
+				timer.Reset(resolutionDelay) // for the preferred family's answer
+			}
+		case a := <-r.attempts:
+			r.dialling--
+			if a.err == nil {
+				return a.conn, nil
+			}
+			r.failed = stronger(r.failed, a.err)
+			r.ready = true
+		case <-timer.C:
+			r.ready = true
+		case <-ctx.Done():
+			return nil, stronger(r.failed, socks.WithErrno(context.Cause(ctx)))
+		}
+	}
+}
+
+// lookUp starts a look-up for each family in use.
+func (r *race) lookUp(ctx context.Context, name string) {
+	for _, family := range r.Prefer.networks() {
+		r.lookups++
+		r.workers.Go(func() {
+			ips, err := r.Resolver.LookupNetIP(ctx, family, name)
+			if err != nil {
+				err = fmt.Errorf("looking up %s of %s: %w: %w", family, name, err, syscall.EHOSTUNREACH)
+			}
+			select {
+			case r.answers <- answer{family, ips, err}:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+// add takes the addresses that may be dialled. The first attempt may be made
+// when they are of the preferred family, or when no answer is missing.
+func (r *race) add(a answer) {
+	r.unresolved = cmp.Or(r.unresolved, a.err)
+	for _, ip := range a.ips {
+		ip = ip.Unmap().WithZone("")
+		if networkOf(ip) != a.family {
+			continue // an IPv4-mapped answer to a question for IPv6
+		}
+		if err := r.vet(ip); err != nil {
+			r.denied = err
+			continue
+		}
+		r.waiting[a.family] = append(r.waiting[a.family], ip)
+	}
+	if r.last == "" && (r.lookups == 0 || a.family == r.Prefer.networks()[0]) {
+		r.ready = true
+	}
+}
+
+// startNext starts an attempt, unless no address waits.
+func (r *race) startNext(ctx context.Context) bool {
+	ip, ok := r.next()
+	if !ok {
+		return false
+	}
+	r.dialling++
+	r.workers.Go(func() {
+		conn, err := r.dial(ctx, r.network, netip.AddrPortFrom(ip, r.port))
+		select {
+		case r.attempts <- attempt{conn, socks.WithErrno(err)}:
+		case <-ctx.Done(): // lost
+			if err == nil {
+				conn.Close()
+			}
+		}
+	})
+	return true
+}
+
+// next takes the address to try next. The families take turns, from the
+// preferred one on (RFC 8305, section 4).
+func (r *race) next() (netip.Addr, bool) {
+	families := r.Prefer.networks()
+	if families[0] == r.last {
+		slices.Reverse(families)
+	}
+	for _, family := range families {
+		if ips := r.waiting[family]; len(ips) > 0 {
+			r.waiting[family], r.last = ips[1:], family
+			return ips[0], true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// evidence lists what a failed attempt can tell of the destination, the least
+// first: a refusal comes from the very host, no route may be our own fault.
+var evidence = []syscall.Errno{
+	syscall.ENETUNREACH,
+	syscall.EHOSTUNREACH,
+	syscall.ETIMEDOUT,
+	syscall.ECONNREFUSED,
+}
+
+// stronger returns the one of a, which may be nil, and b that tells more.
+func stronger(a, b error) error {
+	weight := func(err error) int {
+		return slices.IndexFunc(evidence, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+	}
+	if a == nil || weight(b) > weight(a) {
+		return b
+	}
+	return a
+}
