@@ -1,0 +1,123 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// link is what a link was before the gateway, and what it got.
+type link struct {
+	index     int // 0: none yet
+	mtu       int // octets
+	up        bool
+	addresses []netip.Prefix // added by us
+}
+
+// setLink brings the link up with its MTU and addresses. Addresses that were
+// there before stay.
+func (n *Network) setLink(s State) error {
+	device, err := n.handle.LinkByName(s.Link)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", s.Link, err)
+	}
+	attrs := device.Attrs()
+	if n.link.index != attrs.Index {
+		if err := n.restoreLink(); err != nil {
+			return err
+		}
+		n.link = link{index: attrs.Index, mtu: attrs.MTU, up: attrs.Flags&net.FlagUp != 0}
+	}
+	if s.MTU != 0 && s.MTU != attrs.MTU {
+		if err := n.handle.LinkSetMTU(device, s.MTU); err != nil {
+			return fmt.Errorf("setting MTU of link %s to %d: %w", s.Link, s.MTU, err)
+		}
+	}
+	if attrs.Flags&net.FlagUp == 0 {
+		if err := n.handle.LinkSetUp(device); err != nil {
+			return fmt.Errorf("setting link %s up: %w", s.Link, err)
+		}
+	}
+	return n.setAddresses(device, s.Addresses)
+}
+
+func (n *Network) setAddresses(device netlink.Link, wanted []netip.Prefix) error {
+	name := device.Attrs().Name
+	for _, a := range slices.Clone(n.link.addresses) {
+		if slices.Contains(wanted, a) {
+			continue
+		}
+		err := n.handle.AddrDel(device, address(a))
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("removing address %v of link %s: %w", a, name, err)
+		}
+		n.link.addresses = slices.DeleteFunc(n.link.addresses, func(b netip.Prefix) bool { return a == b })
+	}
+	for _, a := range wanted {
+		err := n.handle.AddrAdd(device, address(a))
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("adding address %v to link %s: %w", a, name, err)
+		}
+		n.link.addresses = append(n.link.addresses, a)
+	}
+	return nil
+}
+
+// address is a without an IPv4 broadcast address, since every address of a
+// pool may be a fake, and without IPv6 duplicate address detection (RFC
+// 4862, section 5.4), which nobody on the link could answer.
+func address(a netip.Prefix) *netlink.Addr {
+	if a.Addr().Is4() {
+		return &netlink.Addr{IPNet: ipNet(a), Broadcast: net.IPv4zero}
+	}
+	return &netlink.Addr{IPNet: ipNet(a), Flags: unix.IFA_F_NODAD}
+}
+
+// restoreLink makes the link what it was, if it is still there.
+func (n *Network) restoreLink() error {
+	before := n.link
+	if before.index == 0 {
+		return nil
+	}
+	device, err := n.handle.LinkByIndex(before.index)
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+		n.link = link{}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("finding link %d: %w", before.index, err)
+	}
+	if err := n.setAddresses(device, nil); err != nil {
+		return err
+	}
+	if !before.up {
+		if err := n.handle.LinkSetDown(device); err != nil {
+			return fmt.Errorf("setting link %s down: %w", device.Attrs().Name, err)
+		}
+	}
+	if err := n.handle.LinkSetMTU(device, before.mtu); err != nil {
+		return fmt.Errorf("setting MTU of link %s to %d: %w", device.Attrs().Name, before.mtu, err)
+	}
+	n.link = link{}
+	return nil
+}
+
+// carries reports whether a process has the device of a link open.
+func (n *Network) carries(name string) (bool, error) {
+	device, err := n.handle.LinkByName(name)
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("finding link %s: %w", name, err)
+	}
+	return device.Attrs().RawFlags&unix.IFF_LOWER_UP != 0, nil
+}

@@ -1,0 +1,87 @@
+package host
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Addresses returns the addresses of an interface, each with the length of
+// its on-link prefix.
+func Addresses(iface string) ([]netip.Prefix, error) {
+	found, err := net.InterfaceByName(iface)
+	if err != nil {
+		return nil, fmt.Errorf("finding interface %s: %w", iface, err)
+	}
+	addresses, err := found.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing addresses of %s: %w", iface, err)
+	}
+	return prefixes(addresses), nil
+}
+
+// LocalAddresses returns all addresses of the machine, loopback and
+// link-local ones among them.
+func LocalAddresses() ([]netip.Addr, error) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing local addresses: %w", err)
+	}
+	var local []netip.Addr
+	for _, p := range prefixes(addresses) {
+		local = append(local, p.Addr())
+	}
+	return local, nil
+}
+
+func prefixes(addresses []net.Addr) []netip.Prefix {
+	var found []netip.Prefix
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok {
+			found = append(found, prefix(n))
+		}
+	}
+	return found
+}
+
+// Uplink reports the families that have a default route in the main table,
+// other than by the interfaces excluded.
+func Uplink(exclude ...string) (ipv4, ipv6 bool, err error) {
+	if ipv4, err = hasDefault(netlink.FAMILY_V4, exclude); err != nil {
+		return false, false, fmt.Errorf("looking for an IPv4 default route: %w", err)
+	}
+	if ipv6, err = hasDefault(netlink.FAMILY_V6, exclude); err != nil {
+		return false, false, fmt.Errorf("looking for an IPv6 default route: %w", err)
+	}
+	return ipv4, ipv6, nil
+}
+
+func hasDefault(family int, exclude []string) (bool, error) {
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(family,
+			&netlink.Route{Type: unix.RTN_UNICAST}, netlink.RT_FILTER_TYPE)
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, r := range routes {
+		if r.Dst != nil && prefix(r.Dst).Bits() != 0 {
+			continue
+		}
+		hops := []int{r.LinkIndex}
+		for _, hop := range r.MultiPath {
+			hops = append(hops, hop.LinkIndex)
+		}
+		for _, index := range hops {
+			iface, err := net.InterfaceByIndex(index)
+			if err == nil && !slices.Contains(exclude, iface.Name) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,110 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Network holds a network namespace, that of the caller of New, to a State.
+// It is not for concurrent use.
+type Network struct {
+	log    *slog.Logger
+	handle *netlink.Handle // nil once closed
+	held   *State          // nil until the first Set that succeeded
+	link   link
+
+	text   string  // of our table as it stands; empty: unknown
+	before journal // in our table as it stands
+}
+
+// New returns a Network that has changed nothing yet. A nil logger is silent.
+func New(logger *slog.Logger) (*Network, error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	return &Network{log: logger, handle: handle}, nil
+}
+
+// Set makes the network that of s, changing only what differs. What a killed
+// gateway left is taken over: its routes and table become those of s, and
+// Close restores what was before it. After an error the network is what it
+// was before Set, and before the gateway if this was the first.
+func (n *Network) Set(s State) error {
+	if n.handle == nil {
+		return fmt.Errorf("setting the network: %w", net.ErrClosed)
+	}
+	if err := s.validate(); err != nil {
+		return err
+	}
+	if err := n.apply(s); err != nil {
+		if n.held != nil {
+			return errors.Join(err, n.apply(*n.held))
+		}
+		return errors.Join(err, n.restore())
+	}
+	n.held = &s
+	n.log.Info("network set", "link", s.Link, "addresses", s.Addresses, "lan", s.LAN)
+	return nil
+}
+
+// apply goes from what keeps fakes off the world to what brings them in.
+func (n *Network) apply(s State) error {
+	if err := n.setRoutes(s.Pools); err != nil {
+		return err
+	}
+	if err := n.setTable(s); err != nil {
+		return err
+	}
+	return n.setLink(s)
+}
+
+// Close restores what the network was before the gateway. Later calls do
+// nothing.
+func (n *Network) Close() error {
+	if n.handle == nil {
+		return nil
+	}
+	err := n.restore()
+	n.handle.Close()
+	n.handle = nil
+	if err == nil {
+		n.log.Info("network restored")
+	}
+	return err
+}
+
+// restore is apply backwards, to nothing.
+func (n *Network) restore() error {
+	return errors.Join(n.restoreLink(), n.removeTable(), n.setRoutes(nil))
+}
+
+// CleanUp removes what a killed gateway left: routes, nft table, and the
+// sysctls that it changed, whose values are in the table. The killed
+// gateway's links went with it; where one of those named still has its
+// device open, CleanUp changes nothing and returns EBUSY.
+func CleanUp(links ...string) error {
+	n, err := New(nil)
+	if err != nil {
+		return err
+	}
+	defer n.handle.Close()
+	for _, name := range links {
+		running, err := n.carries(name)
+		if err != nil {
+			return err
+		}
+		if running {
+			return fmt.Errorf("cleaning up %s: a gateway runs on it: %w", name, unix.EBUSY)
+		}
+	}
+	return n.restore()
+}

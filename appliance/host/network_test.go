@@ -1,0 +1,381 @@
+package host
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func prefixOf(texts ...string) []netip.Prefix {
+	var found []netip.Prefix
+	for _, text := range texts {
+		found = append(found, netip.MustParsePrefix(text))
+	}
+	return found
+}
+
+// full is a state that uses everything.
+func full() State {
+	return State{
+		Link:       "sixgate0",
+		MTU:        1400,
+		Addresses:  prefixOf("198.18.0.1/15", "2001:2::1/48"),
+		Pools:      prefixOf("198.18.0.0/15", "2001:2::/48"),
+		LAN:        []string{"lan0"},
+		Forward4:   true,
+		Forward6:   true,
+		CaptureDNS: 5364,
+		Masquerade: true,
+		Mark:       0x5136,
+	}
+}
+
+// router makes the test's namespace a host with a LAN, an uplink that heeds
+// router advertisements, a name with a dot, and settings that are somebody
+// else's.
+func router(t *testing.T) {
+	t.Helper()
+	enter(t)
+	for _, line := range []string{
+		"ip link add lan0 type veth peer name lan1",
+		"ip link add wan0 type veth peer name wan1",
+		"ip link add wan1.7 type veth peer name wan1.8",
+		"ip link set lan0 addrgenmode none up", "ip link set lan1 addrgenmode none up",
+		"ip link set wan0 addrgenmode none up", "ip link set wan1 addrgenmode none up",
+		"ip addr add 192.168.77.1/24 dev lan0",
+		"ip addr add 203.0.113.1/24 dev wan0",
+		"ip addr add 2001:db8:1::1/64 dev wan0 nodad",
+		"ip route add default via 203.0.113.2",
+		"ip -6 route add default via 2001:db8:1::2 proto ra",
+		"ip route add 198.51.100.0/24 via 203.0.113.9 proto 186",
+		"ip route add unreachable 10.0.0.0/8 metric 4278198272",
+		"ip rule add from 192.0.2.9 lookup 77 pref 5000",
+		"nft add table inet other",
+		"nft add chain inet other restore",
+		"nft add rule inet other restore return comment \"net.ipv4.conf.all.forwarding=9\"",
+		"sysctl -q net.ipv4.conf.all.accept_redirects=0",
+		"sysctl -q net.ipv4.conf.wan1/7.forwarding=1",
+		"sysctl -q net.ipv6.conf.lan1.forwarding=1",
+		"sysctl -q net.ipv6.conf.wan0.accept_ra=1",
+	} {
+		sh(t, line)
+	}
+}
+
+func network(t *testing.T) *Network {
+	t.Helper()
+	n, err := New(nil)
+	must(t, err)
+	return n
+}
+
+func contains(t *testing.T, line string, wants ...string) {
+	t.Helper()
+	out := sh(t, line)
+	for _, want := range wants {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s: want %q in\n%s", line, want, out)
+		}
+	}
+}
+
+func TestSetAndClose(t *testing.T) {
+	router(t)
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	n := network(t)
+	must(t, n.Set(full()))
+
+	contains(t, "ip addr show sixgate0", "mtu 1400", "inet 198.18.0.1/15 scope global", "inet6 2001:2::1/48 scope global nodad")
+	contains(t, "ip route show table all proto 163", "unreachable 198.18.0.0/15")
+	contains(t, "ip -6 route show table all proto 163", "unreachable 2001:2::/48")
+	contains(t, "ip route get 198.18.0.5", "dev sixgate0")
+	contains(t, "ip route get 2001:2::5", "dev sixgate0")
+	contains(t, "ip -6 route show default", "via 2001:db8:1::2")
+	contains(t, "nft list table inet sixgate", "redirect to :5364", "masquerade", "net.ipv6.conf.wan0.accept_ra=1")
+	for key, want := range map[string]string{
+		"net.ipv4.ip_forward":           "1",
+		"net.ipv6.conf.all.forwarding":  "1",
+		"net.ipv6.conf.wan0.accept_ra":  "2",
+		"net.ipv6.conf.lan0.accept_ra":  "1",
+		"net.ipv6.conf.lan1.accept_ra":  "1", // it forwarded before, so it heeded none
+		"net.ipv6.conf.lan1.forwarding": "1",
+	} {
+		if got, err := readSysctl(key); got != want || err != nil {
+			t.Errorf("%s = %q, %v, want %s", key, got, err, want)
+		}
+	}
+
+	once := snapshot(t) + sh(t, "nft -a list table inet sixgate")
+	must(t, n.Set(full()))
+	same(t, "set twice", once, snapshot(t)+sh(t, "nft -a list table inet sixgate"))
+
+	must(t, n.Close())
+	same(t, "closed", before, snapshot(t))
+	must(t, n.Close())
+	if err := n.Set(full()); err == nil {
+		t.Error("Set after Close succeeded")
+	}
+}
+
+func TestSetChanges(t *testing.T) {
+	router(t)
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	n := network(t)
+	must(t, n.Set(full()))
+
+	changed := full()
+	changed.Pools = prefixOf("198.18.0.0/16")
+	changed.Addresses = prefixOf("198.18.0.1/16")
+	changed.Forward6 = false
+	changed.CaptureDNS = 0
+	must(t, n.Set(changed))
+	contains(t, "ip route show table all proto 163", "unreachable 198.18.0.0/16")
+	if out := sh(t, "ip -6 route show table all proto 163"); out != "" {
+		t.Errorf("routes of the pool that is gone: %s", out)
+	}
+	if out := sh(t, "ip -o addr show sixgate0 scope global"); strings.Count(out, "\n") != 1 {
+		t.Errorf("addresses: %s", out)
+	}
+	if got, _ := readSysctl("net.ipv6.conf.all.forwarding"); got != "0" {
+		t.Errorf("IPv6 forwarding is %s when no longer wanted", got)
+	}
+	if got, _ := readSysctl("net.ipv6.conf.wan0.accept_ra"); got != "1" {
+		t.Errorf("accept_ra is %s when forwarding is no longer wanted", got)
+	}
+
+	sh(t, "nft flush ruleset") // as a reload of nftables.service does
+	must(t, n.Set(full()))
+	contains(t, "nft list table inet sixgate", "net.ipv4.conf.all.forwarding=0")
+	sh(t, "nft flush ruleset")
+
+	alone := full()
+	alone.LAN = nil
+	must(t, n.Set(alone))
+	if out := sh(t, "nft list ruleset"); out != "" {
+		t.Errorf("without LAN: %s", out)
+	}
+	must(t, n.Close())
+	tables := before[strings.Index(before, "# nft list ruleset"):strings.Index(before, sysctls)]
+	same(t, "closed", strings.Replace(before, tables, "# nft list ruleset\n", 1), snapshot(t))
+}
+
+func TestKilled(t *testing.T) {
+	router(t)
+	before := snapshot(t)
+
+	device := tun(t, "sixgate0")
+	must(t, network(t).Set(full()))
+	device.Close()
+	for _, address := range []string{"198.18.0.5", "2001:2::5"} {
+		out, err := exec.Command("ip", "route", "get", address).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "No route to host") && !strings.Contains(string(out), "unreachable") {
+			t.Errorf("with a dead link %s goes: %s", address, out)
+		}
+	}
+
+	// A successor without CleanUp between, which is killed too.
+	device = tun(t, "sixgate0")
+	n := network(t)
+	must(t, n.Set(full()))
+	contains(t, "ip route get 198.18.0.5", "dev sixgate0")
+	if err := CleanUp("sixgate0"); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("cleaning up under a running gateway: %v", err)
+	}
+	device.Close()
+	must(t, CleanUp("sixgate0"))
+	same(t, "cleaned up", before, snapshot(t))
+	must(t, CleanUp("sixgate0"))
+	same(t, "cleaned up twice", before, snapshot(t))
+
+	// A killed one, and a successor that ends well.
+	device = tun(t, "sixgate0")
+	must(t, network(t).Set(full()))
+	device.Close()
+	device = tun(t, "sixgate0")
+	n = network(t)
+	must(t, n.Set(full()))
+	must(t, n.Close())
+	device.Close()
+	same(t, "closed after a killed one", before, snapshot(t))
+}
+
+// TestAdvertised has the kernel learn its default route from a router
+// advertisement (RFC 4861, section 4.2), which it purges when it starts to
+// forward, except where accept_ra is 2.
+func TestAdvertised(t *testing.T) {
+	enter(t)
+	for _, line := range []string{
+		"ip link add wan0 type veth peer name wan1",
+		"sysctl -q net.ipv6.conf.wan0.accept_ra=1 net.ipv6.conf.wan1.accept_ra=0",
+		"ip link set wan1 addrgenmode none up",
+		"ip link set wan0 addrgenmode none up",
+		"ip addr add fe80::1/64 dev wan1 nodad",
+		"ip addr add fe80::2/64 dev wan0 nodad",
+	} {
+		sh(t, line)
+	}
+	advertise(t, "fe80::1%wan1")
+	for start := time.Now(); ; {
+		_, found, err := Uplink("wan1")
+		must(t, err)
+		if found {
+			break
+		}
+		if time.Since(start) > patience {
+			t.Fatal("the kernel did not heed the advertisement")
+		}
+	}
+	tun(t, "sixgate0")
+	n := network(t)
+	must(t, n.Set(full()))
+	if _, found, err := Uplink(); !found || err != nil {
+		t.Errorf("forwarding cost the default route: %v", err)
+	}
+	must(t, n.Close())
+	if _, found, err := Uplink(); !found || err != nil {
+		t.Errorf("closing cost the default route: %v", err)
+	}
+}
+
+// advertise sends a router advertisement to all nodes from a link-local
+// address; the kernel adds the checksum.
+func advertise(t *testing.T, from string) {
+	t.Helper()
+	c, err := net.ListenPacket("ip6:ipv6-icmp", from)
+	must(t, err)
+	defer c.Close()
+	raw, err := c.(*net.IPConn).SyscallConn()
+	must(t, err)
+	var failed error
+	must(t, raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255)
+	}))
+	must(t, failed)
+	message := make([]byte, 16)
+	message[0] = 134  // Type
+	message[6] = 0x07 // Router Lifetime, 1800 s
+	message[7] = 0x08
+	zone := from[strings.IndexByte(from, '%')+1:]
+	_, err = c.WriteTo(message, &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: zone})
+	must(t, err)
+}
+
+func TestSetUndoes(t *testing.T) {
+	router(t)
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	n := network(t)
+	bad := full()
+	bad.MTU = 1 << 20
+	if err := n.Set(bad); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("huge MTU: %v", err)
+	}
+	same(t, "first Set undone", before, snapshot(t))
+
+	small := full()
+	small.Forward6, small.Pools = false, small.Pools[:1]
+	must(t, n.Set(small))
+	held := snapshot(t)
+	if err := n.Set(bad); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("huge MTU: %v", err)
+	}
+	same(t, "second Set undone", held, snapshot(t))
+
+	bad = full()
+	bad.LAN = []string{`x"; flush`}
+	if err := n.Set(bad); err == nil {
+		t.Error("accepted a name that ends an nft string")
+	}
+	must(t, n.Close())
+	same(t, "closed", before, snapshot(t))
+}
+
+func TestReadOnlySysctls(t *testing.T) {
+	router(t)
+	tun(t, "sixgate0")
+	sh(t, "mount --bind -o ro /proc/sys /proc/sys")
+	before := snapshot(t)
+	n := network(t)
+	err := n.Set(full())
+	if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), `"net.ipv4.conf.all.forwarding = 1"`) {
+		t.Errorf("read-only: %v", err)
+	}
+	same(t, "undone", before, snapshot(t))
+
+	sh(t, "umount /proc/sys")
+	sh(t, "sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	sh(t, "mount --bind -o ro /proc/sys /proc/sys")
+	before = snapshot(t)
+	must(t, n.Set(full()))
+	must(t, n.Close())
+	same(t, "closed", before, snapshot(t))
+}
+
+func TestWithoutNft(t *testing.T) {
+	enter(t)
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	path := os.Getenv("PATH")
+	t.Setenv("PATH", t.TempDir())
+	n := network(t)
+	if err := n.Set(full()); !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "package nftables") {
+		t.Errorf("LAN without nft: %v", err)
+	}
+	alone := full()
+	alone.LAN = nil
+	must(t, n.Set(alone))
+	must(t, n.Close())
+	must(t, CleanUp("sixgate0"))
+	t.Setenv("PATH", path)
+	same(t, "closed", before, snapshot(t))
+}
+
+func TestLookups(t *testing.T) {
+	router(t)
+	got, err := Addresses("lan0")
+	must(t, err)
+	if len(got) == 0 || got[0] != netip.MustParsePrefix("192.168.77.1/24") {
+		t.Errorf("addresses of lan0: %v", got)
+	}
+	if _, err := Addresses("absent"); err == nil {
+		t.Error("addresses of an absent interface")
+	}
+	local, err := LocalAddresses()
+	must(t, err)
+	found := map[netip.Addr]bool{}
+	for _, a := range local {
+		found[a] = true
+	}
+	for _, want := range []string{"127.0.0.1", "::1", "192.168.77.1", "203.0.113.1", "2001:db8:1::1"} {
+		if !found[netip.MustParseAddr(want)] {
+			t.Errorf("%s is missing in %v", want, local)
+		}
+	}
+	uplink := func(want4, want6 bool, exclude ...string) {
+		t.Helper()
+		got4, got6, err := Uplink(exclude...)
+		if got4 != want4 || got6 != want6 || err != nil {
+			t.Errorf("uplink without %v: %v, %v, %v", exclude, got4, got6, err)
+		}
+	}
+	uplink(true, true)
+	uplink(true, true, "lan0", "absent")
+	uplink(false, false, "wan0")
+	sh(t, "ip -6 route del default")
+	uplink(true, false)
+	sh(t, "ip route del default")
+	uplink(false, false)
+	sh(t, "ip route add unreachable default metric 999")
+	uplink(false, false)
+	sh(t, "ip route add default nexthop via 203.0.113.2 nexthop via 203.0.113.3")
+	uplink(true, false)
+}

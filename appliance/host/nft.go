@@ -1,0 +1,73 @@
+package host
+
+import (
+	"fmt"
+	"strings"
+)
+
+// table returns the nft text that replaces our table in one transaction. It
+// keeps the journal, for whoever cleans up after a killed gateway. An accept
+// here does not overrule a drop in another table.
+func (s State) table(before journal) string {
+	var b strings.Builder
+	b.WriteString("add table inet sixgate\ndelete table inet sixgate\ntable inet sixgate {\n")
+	if len(before) > 0 {
+		chain(&b, "restore", "", before.rules()...)
+	}
+	chain(&b, "guard", "filter hook forward priority filter", s.guard()...)
+	chain(&b, "refuse", "",
+		"meta l4proto tcp reject with tcp reset",
+		"reject with icmpx admin-prohibited")
+	if s.CaptureDNS != 0 {
+		chain(&b, "capture", "nat hook prerouting priority dstnat", s.capture()...)
+	}
+	if s.Masquerade {
+		chain(&b, "uplink", "nat hook postrouting priority srcnat",
+			fmt.Sprintf("iifname %s oifname != %s meta nfproto ipv4 masquerade",
+				names(s.LAN...), names(append([]string{s.Link}, s.LAN...)...)))
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// guard is what forwarding must not do: let strangers into the pools, let
+// clients pretend to be in one, and send what is for a pool to the world.
+func (s State) guard() []string {
+	rules := []string{fmt.Sprintf("iifname != %s oifname %q drop", names(s.LAN...), s.Link)}
+	for _, pool := range s.Pools {
+		family := "ip"
+		if pool.Addr().Is6() {
+			family = "ip6"
+		}
+		rules = append(rules,
+			fmt.Sprintf("iifname %s %s saddr %v drop", names(s.LAN...), family, pool),
+			fmt.Sprintf("oifname != %q %s daddr %v goto refuse", s.Link, family, pool))
+	}
+	return rules
+}
+
+func (s State) capture() []string {
+	var rules []string
+	if s.Mark != 0 {
+		rules = append(rules, fmt.Sprintf("meta mark %#x accept", s.Mark))
+	}
+	return append(rules, fmt.Sprintf(
+		"iifname %s meta l4proto { tcp, udp } th dport 53 redirect to :%d", names(s.LAN...), s.CaptureDNS))
+}
+
+// chain appends a chain; one without hook runs only when jumped to.
+func chain(b *strings.Builder, name, hook string, rules ...string) {
+	fmt.Fprintf(b, "\tchain %s {\n", name)
+	if hook != "" {
+		fmt.Fprintf(b, "\t\ttype %s; policy accept;\n", hook)
+	}
+	for _, rule := range rules {
+		fmt.Fprintf(b, "\t\t%s\n", rule)
+	}
+	b.WriteString("\t}\n")
+}
+
+// names returns an nft set of interface names.
+func names(interfaces ...string) string {
+	return `{ "` + strings.Join(interfaces, `", "`) + `" }`
+}

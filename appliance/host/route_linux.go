@@ -1,0 +1,81 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// protocol marks our routes. No routing daemon has this number in
+	// iproute2's rt_protos.
+	protocol = 163
+
+	// lastMetric yields to every other route of the same prefix. It is the
+	// highest that netlink's int holds on 32-bit machines.
+	lastMetric = 1<<31 - 1
+
+	// interruptions is how often a listing may be outdated by a change of
+	// the kernel's tables in its midst.
+	interruptions = 10
+)
+
+// setRoutes makes the unreachable routes of pools the only ones that carry
+// our protocol number.
+func (n *Network) setRoutes(pools []netip.Prefix) error {
+	ours, err := whole(func() ([]netlink.Route, error) {
+		return n.handle.RouteListFiltered(netlink.FAMILY_ALL,
+			&netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return fmt.Errorf("listing our routes: %w", err)
+	}
+	var standing []netip.Prefix
+	for _, r := range ours {
+		if slices.Contains(pools, prefix(r.Dst)) {
+			standing = append(standing, prefix(r.Dst))
+			continue
+		}
+		if err := n.handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("removing route %v: %w", r.Dst, err)
+		}
+	}
+	for _, pool := range pools {
+		if slices.Contains(standing, pool) {
+			continue
+		}
+		r := netlink.Route{Dst: ipNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Priority: lastMetric}
+		if err := n.handle.RouteAdd(&r); err != nil {
+			return fmt.Errorf("adding unreachable route %v: %w", pool, err)
+		}
+	}
+	return nil
+}
+
+// whole repeats a listing that the kernel says was interrupted.
+func whole[T any](list func() ([]T, error)) ([]T, error) {
+	found, err := list()
+	for i := 0; i < interruptions && errors.Is(err, netlink.ErrDumpInterrupted); i++ {
+		found, err = list()
+	}
+	return found, err
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// prefix returns the zero Prefix for what has no form as one.
+func prefix(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	addr, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), bits)
+}

@@ -1,0 +1,134 @@
+package host
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// nft runs the nft program. Its text form is what an operator reads, and what
+// a test can check without a kernel.
+func nft(stdin string, args ...string) ([]byte, error) {
+	cmd := exec.Command("nft", args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("running nft: %w: install the package nftables", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("running nft %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.Bytes(), nil
+}
+
+// listing is the part of libnftables-json(5) that matters here.
+type listing struct {
+	Objects []struct {
+		Table *struct{ Family, Name string }
+		Rule  *struct{ Chain, Comment string }
+	} `json:"nftables"`
+}
+
+func list(args ...string) (listing, error) {
+	var found listing
+	out, err := nft("", append([]string{"-j", "list"}, args...)...)
+	if err != nil {
+		return found, err
+	}
+	if err := json.Unmarshal(out, &found); err != nil {
+		return found, fmt.Errorf("reading nft's list of %s: %w", strings.Join(args, " "), err)
+	}
+	return found, nil
+}
+
+// readTable reports whether our table stands, and the journal in it.
+func readTable() (before journal, stands bool, err error) {
+	tables, err := list("tables")
+	if err != nil {
+		return nil, false, err
+	}
+	for _, o := range tables.Objects {
+		stands = stands || o.Table != nil && o.Table.Family == "inet" && o.Table.Name == "sixgate"
+	}
+	if !stands {
+		return nil, false, nil
+	}
+	ours, err := list("table", "inet", "sixgate")
+	if err != nil {
+		return nil, false, err
+	}
+	for _, o := range ours.Objects {
+		if o.Rule == nil || o.Rule.Chain != "restore" {
+			continue
+		}
+		if key, value, ok := strings.Cut(o.Rule.Comment, "="); ok {
+			before = append(before, setting{key, value})
+		}
+	}
+	return before, true, nil
+}
+
+// standing returns the journal, from memory when we wrote the table, since
+// someone may have flushed the ruleset, and else from a killed gateway's
+// table. Without the nft program there is no table.
+func (n *Network) standing() (before journal, stands bool, err error) {
+	before, stands, err = readTable()
+	if n.text != "" {
+		before = n.before
+	}
+	return before, stands, err
+}
+
+// setTable makes our nft table and the forwarding sysctls those of s. The
+// table is written first: from then on the old values outlive us.
+func (n *Network) setTable(s State) error {
+	if len(s.LAN) == 0 {
+		return n.removeTable()
+	}
+	before, stands, err := n.standing()
+	if err != nil {
+		return err
+	}
+	want, after, err := s.forwarding(before)
+	if err != nil {
+		return err
+	}
+	if err := before.without(after).restore(); err != nil {
+		return err
+	}
+	if text := s.table(after); !stands || text != n.text {
+		if _, err := nft(text, "-f", "-"); err != nil {
+			return err
+		}
+		n.text, n.before = text, after
+	}
+	for _, w := range want {
+		if err := w.write(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeTable restores the sysctls, then deletes the table.
+func (n *Network) removeTable() error {
+	before, stands, err := n.standing()
+	if errors.Is(err, exec.ErrNotFound) && n.text == "" {
+		return nil // whoever wrote a table had nft
+	}
+	if err != nil {
+		return errors.Join(err, before.restore())
+	}
+	err = before.restore()
+	if stands {
+		_, failed := nft("", "delete", "table", "inet", "sixgate")
+		err = errors.Join(err, failed)
+	}
+	n.text, n.before = "", nil
+	return err
+}
