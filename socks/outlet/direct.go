@@ -47,8 +47,8 @@ func networkOf(ip netip.Addr) string {
 	return "ip6"
 }
 
-// Resolver looks up the addresses of a name; network is "ip4" or "ip6". A
-// *net.Resolver is one.
+// Resolver looks up the addresses of a name, and returns as soon as ctx ends;
+// network is "ip", "ip4" or "ip6". A *net.Resolver is one.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error)
 }
