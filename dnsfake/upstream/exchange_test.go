@@ -1,0 +1,142 @@
+package upstream
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// freePort returns a loopback address that nobody listens on.
+func freePort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	pc, ln := listen(t)
+	defer pc.Close()
+	defer ln.Close()
+	return netip.MustParseAddrPort(pc.LocalAddr().String())
+}
+
+// TestForgeriesAreDropped has a server send every kind of wrong reply before
+// the right one.
+func TestForgeriesAreDropped(t *testing.T) {
+	forge := []func(m *dns.Msg){
+		func(m *dns.Msg) { m.Id++ },
+		func(m *dns.Msg) { m.Response = false },
+		func(m *dns.Msg) { m.Question[0].Name = "other.example." },
+		func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeAAAA },
+		func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS },
+		func(m *dns.Msg) { m.Question = nil },
+		func(m *dns.Msg) { m.Opcode = dns.OpcodeStatus },
+	}
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		for _, f := range forge {
+			m := new(dns.Msg).SetReply(q)
+			m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(6, 6, 6, 6)}}
+			f(m)
+			w.WriteMsg(m)
+		}
+		w.Write([]byte("no message"))
+		zone(t, "a.example. 60 A 192.0.2.1")(w, q)
+	})
+	got, err := resolver(t, Config{}, server.Server).LookupNetIP(t.Context(), "ip4", "a.example")
+	if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+		t.Errorf("lookup = %v, %v", got, err)
+	}
+}
+
+func TestCaseIsMixedAndChecked(t *testing.T) {
+	name := strings.Repeat("abcdefgh.", 20) + "example."
+	var mixed atomic.Bool
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		mixed.Store(q.Question[0].Name != name && strings.EqualFold(q.Question[0].Name, name))
+		q.Question[0].Name = strings.ToLower(name) // a forger cannot know better
+		ip := "192.0.2.1"
+		if w.LocalAddr().Network() == "udp" {
+			ip = "6.6.6.6"
+		}
+		zone(t, name+" 60 A "+ip)(w, q)
+	})
+	got, err := resolver(t, Config{}, server.Server).LookupNetIP(t.Context(), "ip4", name)
+	if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+		t.Errorf("lookup = %v, %v; want what came over TCP", got, err)
+	}
+	if !mixed.Load() {
+		t.Error("the query has the name in lower case")
+	}
+}
+
+func TestTruncatedGoesOnOverTCP(t *testing.T) {
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if w.LocalAddr().Network() == "udp" {
+			m := new(dns.Msg).SetReply(q)
+			m.Truncated = true
+			w.WriteMsg(m)
+			return
+		}
+		zone(t, "a.example. 60 A 192.0.2.1")(w, q)
+	})
+	got, err := resolver(t, Config{}, server.Server).LookupNetIP(t.Context(), "ip4", "a.example")
+	if err != nil || len(got) != 1 || server.asked("tcp") != 1 {
+		t.Errorf("lookup = %v, %v after %d queries over TCP", got, err, server.asked("tcp"))
+	}
+}
+
+func TestServersTakeTurns(t *testing.T) {
+	good := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
+	silent := serve(t, func(dns.ResponseWriter, *dns.Msg) {})
+	broken := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeRefused))
+	})
+	var drops atomic.Int32
+	lossy := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if drops.Add(1) > 1 {
+			zone(t, "a.example. 60 A 192.0.2.1")(w, q)
+		}
+	})
+	old := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if q.IsEdns0() != nil {
+			w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeFormatError))
+			return
+		}
+		zone(t, "a.example. 60 A 192.0.2.1")(w, q)
+	})
+	tcp := good.Server
+	tcp.Network = "tcp"
+	for name, servers := range map[string][]Server{
+		"silent first":    {silent.Server, good.Server},
+		"broken first":    {broken.Server, good.Server},
+		"shut first":      {{"udp", freePort(t)}, good.Server},
+		"one packet lost": {lossy.Server},
+		"before EDNS":     {old.Server},
+		"TCP alone":       {tcp},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := resolver(t, Config{Retry: 5 * time.Millisecond}, servers...)
+			got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
+			if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+				t.Errorf("lookup = %v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestControlSeesEverySocket(t *testing.T) {
+	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
+	var seen atomic.Value
+	r := resolver(t, Config{Control: func(network, address string, _ syscall.RawConn) error {
+		seen.Store(network + " " + address)
+		return nil
+	}}, server.Server)
+	if _, err := r.LookupNetIP(t.Context(), "ip4", "a.example"); err != nil {
+		t.Fatal(err)
+	}
+	if want := "udp4 " + server.Addr.String(); seen.Load() != want {
+		t.Errorf("control saw %v, want %s", seen.Load(), want)
+	}
+}
