@@ -1,0 +1,230 @@
+package dnsfake
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"sixgate/dnsfake/upstream"
+)
+
+// finding is what is known of a name's addresses of one family.
+type finding int
+
+const (
+	pending finding = iota
+	failed
+	absent  // NXDOMAIN
+	empty   // NODATA
+	denied  // it has addresses, but none that may be dialled
+	present // it has addresses that may be dialled
+)
+
+func (f finding) hasAddress() bool { return f == denied || f == present }
+
+// view is a finding with what an answer needs of it.
+type view struct {
+	finding
+	err error         // of failed
+	ttl time.Duration // of denied and present: the least on the alias chain
+	soa *dns.SOA      // of absent and empty; nil if none fits the name
+}
+
+// want is what a query for addresses of a family, "its", asks for.
+type want struct {
+	its       bool // the client has its family
+	always    bool // all names are faked in its family
+	other     bool // the client has the other family
+	otherReal bool // the client has the other family, with the real addresses
+}
+
+// verdict is how to answer.
+type verdict int
+
+const (
+	wait verdict = iota
+	giveFake
+	giveReal
+	giveNoData
+	giveNXDomain
+	giveServFail
+)
+
+// decide says how to answer from what is known of the family asked for and of
+// the other one. It waits only for what can change the answer.
+func decide(w want, its, other finding) verdict {
+	known := its != pending && other != pending
+	switch {
+	case w.its && w.always && (its == present || other == present):
+		return giveFake
+	case w.its && !w.always && its.hasAddress():
+		return giveReal
+	case w.its && !w.always && known && other == present && !w.otherReal:
+		return giveFake
+	case !w.its && (its >= empty || other >= empty):
+		return giveNoData // the name exists, and that is all the client can use
+	case !known:
+		return wait
+	// One family that exists outweighs the other's NXDOMAIN: some servers say
+	// that to AAAA (RFC 4074, section 4.2).
+	case its >= empty || other >= empty:
+		return giveNoData
+	case its == absent && other == absent,
+		its == absent && w.its, other == absent && w.other:
+		return giveNXDomain
+	}
+	return giveServFail
+}
+
+// address answers a query for A or AAAA.
+func (s *Server) address(ctx context.Context, req *request) answer {
+	if s.conf.Delegated != nil && s.conf.Delegated(req.client, req.name) {
+		return s.delegated(req)
+	}
+	w := s.want(req)
+	ctx, cancel := context.WithCancel(ctx)
+	var lookups sync.WaitGroup
+	defer lookups.Wait()
+	defer cancel()
+	type found struct {
+		qtype uint16
+		view
+	}
+	results := make(chan found, 2)
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		lookups.Go(func() { results <- found{qtype, s.look(ctx, req, qtype)} })
+	}
+	var its, other view
+	for {
+		if v := decide(w, its.finding, other.finding); v != wait {
+			return s.give(ctx, req, v, its, other)
+		}
+		f := <-results
+		if errors.Is(f.err, errLoop) {
+			return s.failure(f.err)
+		}
+		if f.qtype == req.question[0].Qtype {
+			its = f.view
+		} else {
+			other = f.view
+		}
+	}
+}
+
+// delegated answers for a name that the last gateway of a chain resolves, so
+// that nothing is known of it here (RFC 3089, section 4).
+func (s *Server) delegated(req *request) answer {
+	if relayable(req.name) && s.want(req).its {
+		return s.fake(req, s.conf.MaxTTL)
+	}
+	return negative(req, nodata, dns.RcodeSuccess, nil, s.conf.MinTTL)
+}
+
+// want returns what req's query asks for.
+func (s *Server) want(req *request) want {
+	has, always := req.families, s.always()
+	if req.question[0].Qtype == dns.TypeAAAA {
+		return want{has.IPv6, always.IPv6, has.IPv4, has.IPv4 && !always.IPv4}
+	}
+	return want{has.IPv4, always.IPv4, has.IPv6, has.IPv6 && !always.IPv6}
+}
+
+// look finds out what upstream knows of the addresses of one family.
+func (s *Server) look(ctx context.Context, req *request, qtype uint16) view {
+	q := req.question[0]
+	q.Qtype = qtype
+	m, err := s.ask(ctx, q, false, false)
+	if err != nil {
+		return view{finding: failed, err: err}
+	}
+	v := view{finding: empty, ttl: s.conf.MaxTTL}
+	if m.Rcode == dns.RcodeNameError {
+		v.finding = absent
+	}
+	for _, ip := range upstream.Addrs(m) {
+		if s.conf.Vet != nil && s.conf.Vet(ip) != nil {
+			v.finding = max(v.finding, denied)
+		} else {
+			v.finding = present
+		}
+	}
+	for _, rr := range m.Answer {
+		v.ttl = min(v.ttl, time.Duration(rr.Header().Ttl)*time.Second)
+	}
+	// The SOA of an alias' target says nothing of the alias.
+	if soa := upstream.SOA(m); soa != nil && len(m.Answer) == 0 && dns.IsSubDomain(strings.ToLower(soa.Hdr.Name), req.name+".") {
+		v.soa = soa
+	}
+	return v
+}
+
+// give answers as v says.
+func (s *Server) give(ctx context.Context, req *request, v verdict, its, other view) answer {
+	ttl := s.conf.MaxTTL
+	for _, f := range []view{its, other} {
+		if f.hasAddress() {
+			ttl = min(ttl, f.ttl)
+		}
+	}
+	ttl = max(ttl, s.conf.MinTTL)
+	switch v {
+	case giveFake:
+		return s.fake(req, ttl)
+	case giveReal:
+		return s.forward(ctx, req)
+	case giveNoData:
+		if its.hasAddress() || other.hasAddress() {
+			a := negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
+			if s.want(req).its && (its.finding == denied || other.finding == denied) {
+				a.ede = dns.ExtendedErrorCodeFiltered
+			}
+			return a
+		}
+		return negative(req, nodata, dns.RcodeSuccess, its.soa, s.conf.MinTTL)
+	case giveNXDomain:
+		soa := its.soa
+		if its.finding != absent {
+			soa = other.soa
+		}
+		return negative(req, nxdomain, dns.RcodeNameError, soa, s.conf.MinTTL)
+	}
+	return s.failure(errors.Join(its.err, other.err))
+}
+
+// fake answers with the address that stands for the name: one record, owned by
+// the name, whatever aliases lead to its addresses, so that no cache learns the
+// fake address as that of an alias' target.
+func (s *Server) fake(req *request, ttl time.Duration) answer {
+	pair, err := s.conf.Table.Issue(req.name, ttl)
+	if err != nil {
+		return s.failure(err)
+	}
+	q := req.question[0]
+	h := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: uint32(ttl / time.Second)}
+	if q.Qtype == dns.TypeA {
+		return answer{kind: fake, rrs: []dns.RR{&dns.A{Hdr: h, A: pair.IPv4.AsSlice()}}}
+	}
+	return answer{kind: fake, rrs: []dns.RR{&dns.AAAA{Hdr: h, AAAA: pair.IPv6.AsSlice()}}}
+}
+
+// negative answers NXDOMAIN or NODATA with soa, or if it is nil with one of our
+// own that lets the answer be cached for ttl (RFC 2308, section 5).
+func negative(req *request, kind kind, code int, soa *dns.SOA, ttl time.Duration) answer {
+	if soa == nil {
+		soa = ownSOA(req.question[0].Name, ttl)
+	}
+	return answer{kind: kind, rcode: code, ns: []dns.RR{soa}}
+}
+
+// ownSOA returns the SOA of a zone that nobody serves.
+func ownSOA(zone string, ttl time.Duration) *dns.SOA {
+	seconds := uint32(ttl / time.Second)
+	return &dns.SOA{
+		Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: seconds},
+		Ns:  ".", Mbox: ".", Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: seconds,
+	}
+}

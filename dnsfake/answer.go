@@ -1,0 +1,152 @@
+package dnsfake
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"syscall"
+
+	"github.com/miekg/dns"
+
+	"sixgate/dnsfake/upstream"
+)
+
+// Reply answers query, the wire form of a message from client that came over a
+// stream or in a datagram. It is nil when no answer is owed.
+func (s *Server) Reply(ctx context.Context, query []byte, client netip.AddrPort, stream bool) []byte {
+	req, a, done, owed := parse(query)
+	if !owed {
+		s.count(dropped)
+		return nil
+	}
+	req.stream = stream
+	req.client = client.Addr().Unmap()
+	req.families = s.families(req.client)
+	if req.families == (Families{}) {
+		s.count(dropped)
+		return nil
+	}
+	if !done {
+		a = s.answer(ctx, req)
+	}
+	s.count(a.kind)
+	return req.reply(a)
+}
+
+// answer answers a query that is in good form.
+func (s *Server) answer(ctx context.Context, req *request) answer {
+	if req.opt != nil && req.opt.Version() != 0 {
+		return rcode(badvers, dns.RcodeBadVers)
+	}
+	q := req.question[0]
+	if a, ok := never(q); ok {
+		return a
+	}
+	if a, ok := s.reverse(q, req.name); ok {
+		return a
+	}
+	// Who sets DO and CD validates, and would take a fake for a forgery (RFC
+	// 6147, section 3, item 3).
+	if s.bypass.match(req.name) || req.dnssecOK() && req.head.CheckingDisabled {
+		return s.forward(ctx, req)
+	}
+	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA {
+		return s.address(ctx, req)
+	}
+	return rewrite(s.forward(ctx, req))
+}
+
+// never answers what no resolver here is asked for.
+func never(q dns.Question) (answer, bool) {
+	switch {
+	case q.Qtype == dns.TypeOPT, q.Qtype == dns.TypeTSIG:
+		return rcode(formerr, dns.RcodeFormatError), true
+	case q.Qclass != dns.ClassINET, q.Qtype == dns.TypeAXFR, q.Qtype == dns.TypeIXFR:
+		return rcode(refused, dns.RcodeRefused), true
+	case q.Qtype == dns.TypeMAILA, q.Qtype == dns.TypeMAILB:
+		return rcode(notimp, dns.RcodeNotImplemented), true
+	case q.Qtype == dns.TypeANY: // RFC 8482, section 4.2
+		return answer{kind: local, rrs: []dns.RR{&dns.HINFO{
+			Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: 3600},
+			Cpu: "RFC8482",
+		}}}, true
+	}
+	return answer{}, false
+}
+
+// forward answers with what upstream says.
+func (s *Server) forward(ctx context.Context, req *request) answer {
+	m, err := s.ask(ctx, req.question[0], req.dnssecOK(), req.head.CheckingDisabled)
+	if err != nil {
+		return s.failure(err)
+	}
+	a := answer{kind: real, rcode: m.Rcode, rrs: m.Answer, ns: m.Ns, extra: m.Extra, truncated: m.Truncated}
+	switch {
+	case m.Rcode == dns.RcodeNameError:
+		a.kind = nxdomain
+	case m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0:
+		a.kind = nodata
+	}
+	return a
+}
+
+// errLoop is an upstream that answers with fake addresses: it asks us, or is
+// another box like us with the same pools.
+var errLoop = errors.New("upstream answered with a fake address")
+
+// errServer is an upstream that tells nothing about the name.
+var errServer = errors.New("upstream failed")
+
+// ask asks upstream.
+func (s *Server) ask(ctx context.Context, q dns.Question, do, cd bool) (*dns.Msg, error) {
+	m := &dns.Msg{Question: []dns.Question{q}}
+	m.RecursionDesired = true
+	m.CheckingDisabled = cd
+	if do {
+		m.SetEdns0(udpSize, true)
+	}
+	m, err := s.conf.Resolver.Exchange(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	switch m.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError, dns.RcodeYXDomain:
+	default:
+		return nil, errServer
+	}
+	for _, ip := range upstream.Addrs(m) {
+		if s.conf.Table.Contains(ip) {
+			return nil, errLoop
+		}
+	}
+	return m, nil
+}
+
+// failure answers SERVFAIL and says why (RFC 8914).
+func (s *Server) failure(err error) answer {
+	a := rcode(servfail, dns.RcodeServerFailure)
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, ErrPoolFull):
+		s.tally.poolFull.Add(1)
+		s.warn(err)
+		a.edeText = "fake pool exhausted"
+	case errors.Is(err, errLoop):
+		s.tally.loop.Add(1)
+		s.warn(err)
+		a.edeText = errLoop.Error()
+	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, errServer):
+		a.ede = dns.ExtendedErrorCodeNoReachableAuthority
+	case errors.As(err, &errno):
+		a.ede = dns.ExtendedErrorCodeNetworkError
+	}
+	return a
+}
+
+// warn logs at most once a minute that names cannot be answered.
+func (s *Server) warn(err error) {
+	now, last := s.conf.Table.now().Unix(), s.warned.Load()
+	if now-last >= 60 && s.warned.CompareAndSwap(last, now) {
+		s.conf.Logger.Warn("names get no address", "err", err)
+	}
+}

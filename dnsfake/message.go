@@ -1,0 +1,182 @@
+package dnsfake
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	headerSize = 12   // octets (RFC 1035, section 4.1.1)
+	plainSize  = 512  // octets a client without EDNS takes over UDP (RFC 1035, section 4.2.1)
+	udpSize    = 1232 // octets of any reply over UDP (DNS flag day 2020; RFC 9715, section 3)
+	streamSize = 65535
+)
+
+// request is a client's query.
+type request struct {
+	head     dns.MsgHdr
+	question []dns.Question // one, or none when it cannot be read
+	name     string         // QNAME in the form of key
+	opt      *dns.OPT       // nil without EDNS
+	client   netip.Addr
+	families Families // those of the client's network
+	stream   bool
+}
+
+// answer is what a request gets, but for what is the same in every reply.
+type answer struct {
+	kind           kind
+	rcode          int
+	rrs, ns, extra []dns.RR
+	truncated      bool
+	ede            uint16 // RFC 8914 INFO-CODE; counts with edeText or if not 0
+	edeText        string
+}
+
+// rcode returns an answer that is no more than an RCODE.
+func rcode(kind kind, rcode int) answer { return answer{kind: kind, rcode: rcode} }
+
+// parse reads a message from a client. When owed is false, it deserves no reply
+// at all; when done is true, early is the reply.
+func parse(wire []byte) (req *request, early answer, done, owed bool) {
+	if len(wire) < headerSize {
+		return nil, answer{}, true, false
+	}
+	flags := binary.BigEndian.Uint16(wire[2:])
+	req = &request{head: dns.MsgHdr{
+		Id:               binary.BigEndian.Uint16(wire),
+		Response:         flags>>15&1 == 1,
+		Opcode:           int(flags >> 11 & 15),
+		RecursionDesired: flags>>8&1 == 1,
+		CheckingDisabled: flags>>4&1 == 1,
+	}}
+	if req.head.Response {
+		return nil, answer{}, true, false
+	}
+	var m dns.Msg
+	err := m.Unpack(wire)
+	if req.head.Opcode != dns.OpcodeQuery {
+		if err == nil && len(m.Question) == 1 {
+			req.question = m.Question
+		}
+		return req, rcode(notimp, dns.RcodeNotImplemented), true, true
+	}
+	if err != nil || !whole(wire, &m) || !req.takeOPT(&m) {
+		return req, rcode(formerr, dns.RcodeFormatError), true, true
+	}
+	req.question = m.Question
+	req.name = key(m.Question[0].Name)
+	return req, answer{}, false, true
+}
+
+// whole reports whether m has all that wire's header announces, with one
+// question (RFC 9619) that is spelled out: the codec takes less.
+func whole(wire []byte, m *dns.Msg) bool {
+	for i, n := range []int{len(m.Question), len(m.Answer), len(m.Ns), len(m.Extra)} {
+		if int(binary.BigEndian.Uint16(wire[4+2*i:])) != n {
+			return false
+		}
+	}
+	if len(m.Question) != 1 {
+		return false
+	}
+	at := headerSize
+	for at < len(wire) && wire[at] != 0 {
+		if wire[at] > 63 { // a pointer, where there is nothing yet to point to
+			return false
+		}
+		at += 1 + int(wire[at])
+	}
+	return at+1+4 <= len(wire)
+}
+
+// takeOPT finds the OPT record and reports whether all is well with it: there is
+// at most one, in its section, of the root (RFC 6891, section 6.1.1).
+func (req *request) takeOPT(m *dns.Msg) bool {
+	for _, rr := range m.Extra {
+		opt, ok := rr.(*dns.OPT)
+		if !ok {
+			continue
+		}
+		if req.opt != nil || opt.Hdr.Name != "." {
+			return false
+		}
+		req.opt = opt
+	}
+	for _, section := range [][]dns.RR{m.Answer, m.Ns} {
+		for _, rr := range section {
+			if rr.Header().Rrtype == dns.TypeOPT {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (req *request) dnssecOK() bool { return req.opt != nil && req.opt.Do() }
+
+// size returns the most octets that the reply may have.
+func (req *request) size() int {
+	switch {
+	case req.stream:
+		return streamSize
+	case req.opt == nil:
+		return plainSize
+	}
+	return min(max(int(req.opt.UDPSize()), plainSize), udpSize)
+}
+
+// reply returns a as the wire form of the reply to req.
+func (req *request) reply(a answer) []byte {
+	m := &dns.Msg{
+		MsgHdr: dns.MsgHdr{
+			Id:                 req.head.Id,
+			Response:           true,
+			Opcode:             req.head.Opcode,
+			Truncated:          a.truncated,
+			RecursionDesired:   req.head.RecursionDesired,
+			RecursionAvailable: true,
+			CheckingDisabled:   req.head.CheckingDisabled,
+			Rcode:              a.rcode,
+		},
+		Compress: true,
+		Question: req.question,
+		Answer:   a.rrs,
+		Ns:       a.ns,
+		Extra:    a.extra,
+	}
+	opt := req.replyOPT(a)
+	m.Extra = append(m.Extra, opt...)
+	wire, err := m.Pack()
+	if err != nil { // only what upstream said can be unfit to send
+		m.Rcode = dns.RcodeServerFailure
+	} else if len(wire) <= req.size() {
+		return wire
+	} else {
+		m.Truncated = true
+	}
+	m.Answer, m.Ns, m.Extra = nil, nil, opt
+	if wire, err = m.Pack(); err != nil {
+		return nil
+	}
+	return wire
+}
+
+// replyOPT returns the OPT record of the reply, as a section: there is one if
+// the query had one (RFC 6891, section 7).
+func (req *request) replyOPT(a answer) []dns.RR {
+	if req.opt == nil {
+		return nil
+	}
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+	opt.SetUDPSize(udpSize)
+	if req.dnssecOK() {
+		opt.SetDo()
+	}
+	if a.ede != 0 || a.edeText != "" {
+		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: a.ede, ExtraText: a.edeText})
+	}
+	return []dns.RR{opt}
+}

@@ -1,0 +1,162 @@
+package dnsfake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	defaultMinTTL = 10 * time.Second
+	defaultMaxTTL = 5 * time.Minute
+	maxDatagrams  = 2048 // being answered at a time
+)
+
+// realNames are always answered as upstream does: systems find out with these
+// whether they are online, some by the address itself, and look for NAT64 with
+// the last (RFC 7050, section 3).
+var realNames = [...]string{
+	"dns.msftncsi.com", "*.msftconnecttest.com", "captive.apple.com",
+	"connectivitycheck.gstatic.com", "ipv4only.arpa",
+}
+
+// Families is a set of address families.
+type Families struct{ IPv4, IPv6 bool }
+
+// Exchanger asks the real resolvers. upstream.Resolver says what Exchange owes.
+type Exchanger interface {
+	Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error)
+}
+
+// Config says whom a Server answers, and how.
+type Config struct {
+	Table    *Table
+	Resolver Exchanger // an *upstream.Resolver
+	// Clients returns the families of the network that a client is in. None
+	// means that it is not served. nil: both, for all.
+	Clients func(client netip.Addr) Families
+	// Always returns the families for which every name gets a fake address.
+	// For the others a name gets one if it has no address that the client can
+	// use. nil: none.
+	Always func() Families
+	// Bypass lists names that are answered with the real data: "a.example",
+	// or "*.example" for all names below it.
+	Bypass []string
+	// Delegated reports whether the client's connections to name go through a
+	// chain of gateways, the last of which looks it up. It gets a fake address
+	// and is not looked up here. name is in lower case without final dot. nil:
+	// none.
+	Delegated func(client netip.Addr, name string) bool
+	// Vet returns nil if the gateway may dial an address. No fake is given
+	// for a name that has no such address. nil: it may dial all.
+	Vet func(netip.Addr) error
+
+	MinTTL, MaxTTL time.Duration // of fake answers, whole seconds; 0: 10 s and 5 min
+	Logger         *slog.Logger  // nil: silent
+}
+
+// Server answers DNS queries.
+type Server struct {
+	conf   Config
+	bypass patterns
+	tally  tally
+	warned atomic.Int64 // when warn last did, in Unix seconds
+
+	mu      sync.Mutex         // guards what follows
+	streams map[netip.Addr]int // connections by client
+	open    int                // all of them
+}
+
+// New returns a Server of conf.
+func New(conf Config) (*Server, error) {
+	if conf.Table == nil || conf.Resolver == nil {
+		return nil, errors.New("making a DNS server: no table or no resolver")
+	}
+	if conf.MinTTL == 0 {
+		conf.MinTTL = defaultMinTTL
+	}
+	if conf.MaxTTL == 0 {
+		conf.MaxTTL = max(defaultMaxTTL, conf.MinTTL)
+	}
+	if conf.MinTTL < time.Second || conf.MaxTTL < conf.MinTTL {
+		return nil, fmt.Errorf("making a DNS server: TTL from %v to %v", conf.MinTTL, conf.MaxTTL)
+	}
+	if conf.Logger == nil {
+		conf.Logger = slog.New(slog.DiscardHandler)
+	}
+	bypass, err := newPatterns(append(realNames[:], conf.Bypass...))
+	if err != nil {
+		return nil, fmt.Errorf("making a DNS server: %w", err)
+	}
+	return &Server{conf: conf, bypass: bypass, streams: make(map[netip.Addr]int)}, nil
+}
+
+func (s *Server) families(client netip.Addr) Families {
+	if s.conf.Clients == nil {
+		return Families{IPv4: true, IPv6: true}
+	}
+	return s.conf.Clients(client)
+}
+
+func (s *Server) always() Families {
+	if s.conf.Always == nil {
+		return Families{}
+	}
+	return s.conf.Always()
+}
+
+func (s *Server) count(k kind) { s.tally.answers[k].Add(1) }
+
+// ServePacket answers the queries that arrive on pc until ctx ends, then returns
+// nil. It closes pc and waits for its goroutines before it returns.
+func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	defer cancel()
+	defer pc.Close()
+	defer context.AfterFunc(ctx, func() { pc.Close() })()
+	slots := make(chan struct{}, maxDatagrams)
+	buf := make([]byte, streamSize)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading queries on %s: %w", pc.LocalAddr(), err)
+		}
+		client := addrPort(from)
+		select {
+		case slots <- struct{}{}:
+		default: // the client asks again
+			s.count(dropped)
+			continue
+		}
+		query := append([]byte(nil), buf[:n]...)
+		answers.Go(func() {
+			defer func() { <-slots }()
+			reply := s.Reply(ctx, query, client, false)
+			if reply != nil && ctx.Err() == nil {
+				pc.WriteTo(reply, from) // a client that has gone asks no more
+			}
+		})
+	}
+}
+
+// addrPort returns a as a netip.AddrPort, the zero one if it is not one.
+func addrPort(a net.Addr) netip.AddrPort {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}

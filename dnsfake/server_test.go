@@ -1,0 +1,177 @@
+package dnsfake
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// start runs serve until the test ends, and wants it to return nil then.
+func start(t *testing.T, serve func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// dial returns a connection to s over TCP.
+func dial(t *testing.T, s *Server) *net.TCPConn {
+	t.Helper()
+	pc, ln := listen(t)
+	pc.Close()
+	start(t, func(ctx context.Context) error { return s.ServeListener(ctx, ln) })
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn.(*net.TCPConn)
+}
+
+func TestServePacket(t *testing.T) {
+	s := server(t, serve(t, testZone), Config{Clients: func(client netip.Addr) Families {
+		return Families{IPv4: client == netip.MustParseAddr("127.0.0.1")}
+	}})
+	pc, ln := listen(t)
+	ln.Close()
+	addr := pc.LocalAddr().String()
+	start(t, func(ctx context.Context) error { return s.ServePacket(ctx, pc) })
+	m, err := dns.Exchange(query("six.example.", "A"), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := brief(s, m), "six.example. 60 A fake six.example"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestServePacketReturnsErrors(t *testing.T) {
+	s := server(t, serve(t, testZone), Config{})
+	pc, ln := listen(t)
+	ln.Close()
+	pc.Close()
+	if err := s.ServePacket(t.Context(), pc); err == nil {
+		t.Error("no error from a closed socket")
+	}
+	if err := s.ServeListener(t.Context(), ln); err == nil {
+		t.Error("no error from a closed listener")
+	}
+}
+
+// TestStreamsAnswerOutOfOrder pipelines a query that upstream holds back before
+// many others, then half-closes.
+func TestStreamsAnswerOutOfOrder(t *testing.T) {
+	up := serve(t, testZone)
+	release := make(chan struct{})
+	up.on("slow.example. TXT", func(*dns.Msg) bool {
+		<-release
+		return true
+	})
+	conn := dial(t, server(t, up, Config{}))
+	names := []string{"slow.example."}
+	for i := range 200 { // more than are answered at a time
+		names = append(names, fmt.Sprintf("n%d.example.", i))
+	}
+	written := make(chan error, 1)
+	go func() {
+		var stream []byte
+		for i, name := range names {
+			q := query(name, "TXT")
+			q.Id = uint16(i)
+			wire, err := q.Pack()
+			if err != nil {
+				written <- err
+				return
+			}
+			stream = append(binary.BigEndian.AppendUint16(stream, uint16(len(wire))), wire...)
+		}
+		for i := 0; i < len(stream); i += 700 { // across messages
+			if _, err := conn.Write(stream[i:min(i+700, len(stream))]); err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- conn.CloseWrite()
+	}()
+	for i := range names {
+		wire, err := readMessage(conn)
+		if err != nil {
+			t.Fatalf("after %d replies: %v", i, err)
+		}
+		var m dns.Msg
+		if err := m.Unpack(wire); err != nil || m.Question[0].Name != names[m.Id] {
+			t.Fatalf("reply %v, %v", &m, err)
+		}
+		if (m.Id == 0) != (i == len(names)-1) {
+			t.Fatalf("reply %d is to query %d", i, m.Id)
+		}
+		if i == len(names)-2 {
+			close(release)
+		}
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	if _, err := readMessage(conn); err == nil {
+		t.Error("the connection stays open after the last reply")
+	}
+}
+
+func TestStreamsAreBounded(t *testing.T) {
+	s := server(t, serve(t, testZone), Config{})
+	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	for range maxClientStreams {
+		if !s.enter(one) {
+			t.Fatal("a client has too few")
+		}
+	}
+	if s.enter(one) || !s.enter(two) {
+		t.Error("one client's many are not bounded, or hinder another")
+	}
+	s.leave(one)
+	if !s.enter(one) {
+		t.Error("a connection that ended still counts")
+	}
+}
+
+// TestStopWithQueriesUnderWay ends a server whose upstream hangs.
+func TestStopWithQueriesUnderWay(t *testing.T) {
+	up := serve(t, testZone)
+	arrived := make(chan struct{}, 10)
+	up.on("slow.example. TXT", func(*dns.Msg) bool {
+		arrived <- struct{}{}
+		return false
+	})
+	s := server(t, up, Config{})
+	client, conn := net.Pipe()
+	defer client.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.ServeStream(ctx, conn)
+	}()
+	wire, err := query("slow.example.", "TXT").Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(wire))), wire...)); err != nil {
+		t.Fatal(err)
+	}
+	<-arrived
+	cancel()
+	<-done
+}
