@@ -1,0 +1,46 @@
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+# How long `make fuzz` spends on each target.
+FUZZTIME ?= 10s
+
+SCRIPTS := scripts/demo scripts/setup scripts/topology .ci/run
+
+.PHONY: help setup build demo test check fuzz clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## check Go, install the missing Debian packages (as root)
+	@scripts/setup
+
+# The version is stamped here, so Go need not ask git again.
+build: ## build bin/sixgate, static
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false \
+		-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' \
+		-o bin/sixgate ./cmd/sixgate
+
+demo: setup build ## show the gateway at work, in network namespaces (as root)
+	@scripts/demo
+
+test: setup check ## run everything that can fail (namespace tests: as root)
+	$(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails -- \
+		-race -timeout 30m ./...
+
+check: setup ## formatting, vet, staticcheck, shellcheck, the rules of the tree
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	shellcheck $(SCRIPTS)
+	$(GO) test ./scripts
+
+fuzz: ## run each fuzz target for FUZZTIME
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+clean: ## remove what was built
+	rm -rf bin
