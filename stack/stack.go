@@ -1,0 +1,170 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// Handler decides what becomes of flows. All methods are called concurrently.
+type Handler interface {
+	// Admit reports whether dst stands for something and the flow of client
+	// may start; network is "tcp" or "udp". It runs on the packet path and
+	// must not block. A flow that is not admitted is refused at once.
+	Admit(network string, client, dst netip.AddrPort) bool
+	// ServeTCP answers r and returns when the connection is over, soon after
+	// ctx is done. What it leaves unanswered is refused, what it leaves open
+	// is closed.
+	ServeTCP(ctx context.Context, r *TCPRequest)
+	// ServeUDP is the same for f.
+	ServeUDP(ctx context.Context, f *UDPFlow)
+}
+
+// Config is what a Stack needs. Zero bounds have the defaults named here.
+type Config struct {
+	Device  Device  // never nil
+	MTU     int     // of the Device, in bytes: 1280 (RFC 8200, section 5) to 65535
+	Handler Handler // never nil
+
+	MaxPending           int // TCP requests not yet established; 8192
+	MaxPendingPerClient  int // the same of one client address; two thirds of MaxPending
+	MaxUDPFlows          int // UDP flows alive; 8192
+	MaxUDPFlowsPerClient int // the same of one client address; two thirds of MaxUDPFlows
+
+	Logger *slog.Logger // nil is silent
+}
+
+// defaultMax bounds requests that wait for a dial, and UDP flows. A small
+// bound turns a few destinations that do not answer into an outage of all TCP
+// (gvisor-tap-vsock had 10); this one is tailscale's.
+const defaultMax = 8192
+
+// Stack terminates the flows that arrive on a Device.
+type Stack struct {
+	config   Config
+	counters counters
+	flows    flows
+}
+
+// New returns a Stack. Nothing moves before Run.
+func New(config Config) (*Stack, error) {
+	switch {
+	case config.Device == nil:
+		return nil, errors.New("making a stack: no device")
+	case config.Handler == nil:
+		return nil, errors.New("making a stack: no handler")
+	case config.MTU < 1280 || config.MTU > 65535:
+		return nil, fmt.Errorf("making a stack: MTU %d is not from 1280 to 65535", config.MTU)
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Stack{config: config}, nil
+}
+
+// Counters returns what s has done so far.
+func (s *Stack) Counters() Counters { return s.counters.snapshot() }
+
+// Run carries packets until ctx is done, then resets what is left, waits for
+// every goroutine, the Handler's methods included, and returns nil. It fails
+// when the Device does. Run closes the Device before it returns, and may be
+// called once.
+func (s *Stack) Run(ctx context.Context) error {
+	link := newLink(s.config, &s.counters)
+	network, err := newNetwork(link)
+	if err != nil {
+		return errors.Join(err, s.config.Device.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tcpSide, udpSide := newTCPSide(ctx, s, network), newUDPSide(ctx, s, network)
+	network.SetTransportProtocolHandler(tcp.ProtocolNumber, tcpSide.handle)
+	network.SetTransportProtocolHandler(udp.ProtocolNumber, udpSide.handle)
+	link.onSYN = tcpSide.reopen
+
+	var sender, others sync.WaitGroup
+	sender.Go(link.send)
+	received := make(chan error, 1)
+	others.Go(func() { received <- link.receive() })
+	others.Go(func() {
+		for range s.config.Device.Events() { // full, it would block the device
+		}
+	})
+	select {
+	case <-ctx.Done():
+	case err = <-received:
+	}
+
+	cancel()
+	s.flows.close(network)
+	network.Destroy()
+	close(link.done)
+	sender.Wait() // for the last resets to leave
+	if closing := s.config.Device.Close(); closing != nil && !errors.Is(closing, os.ErrClosed) {
+		err = errors.Join(err, fmt.Errorf("closing the TUN device: %w", closing))
+	}
+	others.Wait()
+	return err
+}
+
+// flows are the handlers that run.
+type flows struct {
+	mu      sync.Mutex // guards closed, and Add of running against Wait
+	closed  bool
+	running sync.WaitGroup
+}
+
+// begin counts a handler. It is false when s is about to end.
+func (f *flows) begin() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.running.Add(1)
+	return true
+}
+
+// end uncounts a handler.
+func (f *flows) end() { f.running.Done() }
+
+// ending reports whether no new flow or connection may begin.
+func (f *flows) ending() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.closed
+}
+
+// close aborts every connection and waits until no handler runs.
+func (f *flows) close(network *netstack.Stack) {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.running.Wait()
+	}()
+	// A handler that was about to accept may still open a connection.
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		for _, endpoint := range network.RegisteredEndpoints() {
+			endpoint.Abort()
+		}
+		select {
+		case <-done:
+			return
+		case <-again.C:
+		}
+	}
+}

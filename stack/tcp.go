@@ -1,0 +1,212 @@
+package stack
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"sixgate/stack/endpoint"
+)
+
+// keepAlive finds a client that is gone in about 7 minutes, while one that
+// only sleeps for a moment keeps its connections.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 75 * time.Second, Count: 5}
+
+// tcpSide turns SYNs into requests.
+type tcpSide struct {
+	*Stack
+	network   *netstack.Stack
+	forwarder *tcp.Forwarder
+
+	mu      sync.Mutex // guards what follows
+	pending map[netstack.TransportEndpointID]*TCPRequest
+	quota   quota
+}
+
+func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack) *tcpSide {
+	t := &tcpSide{
+		Stack:   s,
+		network: network,
+		pending: make(map[netstack.TransportEndpointID]*TCPRequest),
+		quota:   newQuota(s.config.MaxPending, s.config.MaxPendingPerClient),
+	}
+	// The quota is the bound: the forwarder's own knows no clients.
+	t.forwarder = tcp.NewForwarder(network, bufferDefault, math.MaxInt, func(syn *tcp.ForwarderRequest) {
+		t.serve(ctx, syn)
+	})
+	return t
+}
+
+// handle takes a segment that belongs to no connection. Where it is false,
+// netstack answers with an RST.
+func (t *tcpSide) handle(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
+	if !isSYN(header.TCP(pkt.TransportHeader().Slice()).Flags()) {
+		return false
+	}
+	r := &TCPRequest{side: t, id: id, quote: quote(pkt)}
+	if !t.config.Handler.Admit("tcp", r.Client(), r.Dest()) {
+		t.counters.tcpUnknown.Add(1)
+		return false
+	}
+	if repeated, full := t.hold(r); repeated || full {
+		if full {
+			t.counters.tcpOverLimit.Add(1)
+		}
+		return true // in silence: the client repeats its SYN
+	}
+	if !t.flows.begin() {
+		t.release(r)
+		return false
+	}
+	if !t.forwarder.HandlePacket(id, pkt) { // a wrong checksum
+		t.flows.end()
+		t.release(r)
+		return false
+	}
+	t.counters.tcpRequests.Add(1)
+	return true
+}
+
+// hold makes r a pending request, unless there is one of the same connection
+// or there are too many.
+func (t *tcpSide) hold(r *TCPRequest) (repeated, full bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.pending[r.id]; ok {
+		return true, false
+	}
+	if !t.quota.take(r.Client().Addr()) {
+		return false, true
+	}
+	t.pending[r.id] = r
+	return false, false
+}
+
+// release is the end of r's being pending.
+func (t *tcpSide) release(r *TCPRequest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.pending, r.id)
+	t.quota.give(r.Client().Addr())
+}
+
+// serve runs the handler for the request that syn began.
+func (t *tcpSide) serve(ctx context.Context, syn *tcp.ForwarderRequest) {
+	defer t.flows.end()
+	t.mu.Lock()
+	r := t.pending[syn.ID()]
+	t.mu.Unlock()
+	r.syn = syn
+	t.config.Handler.ServeTCP(ctx, r)
+	r.Refuse(syscall.ECONNREFUSED)
+	if r.conn != nil {
+		r.conn.Close()
+	}
+}
+
+// reopen lets a client use a connection's ports again while netstack holds it
+// in TIME_WAIT: netstack would hand the SYN to a listening endpoint only, and
+// there is none. RFC 6191 would have the sequence number checked, which
+// netstack does not show; an old duplicate of a SYN costs one dial.
+func (t *tcpSide) reopen(p packet) {
+	id := netstack.TransportEndpointID{
+		LocalPort:  binary.BigEndian.Uint16(p.payload[2:]),
+		RemotePort: binary.BigEndian.Uint16(p.payload),
+	}
+	if p.network == header.IPv4ProtocolNumber {
+		ip := header.IPv4(p.bytes)
+		id.LocalAddress, id.RemoteAddress = ip.DestinationAddress(), ip.SourceAddress()
+	} else {
+		ip := header.IPv6(p.bytes)
+		id.LocalAddress, id.RemoteAddress = ip.DestinationAddress(), ip.SourceAddress()
+	}
+	ep, ok := t.network.FindTransportEndpoint(p.network, tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
+	if ok && ep.EndpointState() == tcp.StateTimeWait {
+		ep.Abort()
+	}
+}
+
+// TCPRequest is a connection that a client asks for: a SYN without an answer.
+type TCPRequest struct {
+	side     *tcpSide
+	id       netstack.TransportEndpointID
+	quote    []byte // of the SYN
+	syn      *tcp.ForwarderRequest
+	answered atomic.Bool
+	conn     *endpoint.TCP // nil until accepted
+}
+
+// Client returns where the SYN came from.
+func (r *TCPRequest) Client() netip.AddrPort {
+	return endpoint.AddrPort(r.id.RemoteAddress, r.id.RemotePort)
+}
+
+// Dest returns where the SYN went to.
+func (r *TCPRequest) Dest() netip.AddrPort {
+	return endpoint.AddrPort(r.id.LocalAddress, r.id.LocalPort)
+}
+
+// errAnswered is a second answer to one request.
+var errAnswered = errors.New("already answered")
+
+// Accept sends the SYN-ACK and waits for the client. The connection's
+// addresses are Dest and Client: a client of a fake address never learns
+// bound, the address that speaks for it. An RST of the client is a read error,
+// ECONNRESET, and a FIN is io.EOF. The connection has CloseWrite() error and
+// SetLinger(sec int) error like net.TCPConn.
+func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
+	if r.side.flows.ending() {
+		r.Refuse(net.ErrClosed)
+		return nil, r.errorf(net.ErrClosed)
+	}
+	if r.answered.Swap(true) {
+		return nil, r.errorf(errAnswered)
+	}
+	defer r.side.release(r)
+	var queue waiter.Queue
+	ep, terr := r.syn.CreateEndpoint(&queue)
+	r.syn.Complete(false)
+	if terr != nil {
+		r.side.counters.tcpAbandoned.Add(1)
+		return nil, r.errorf(endpoint.Errno(terr))
+	}
+	r.side.counters.tcpAccepted.Add(1)
+	r.conn = endpoint.NewTCP(ep, &queue, r.Dest(), r.Client())
+	if err := r.conn.SetKeepAliveConfig(keepAlive); err != nil {
+		r.conn.Close()
+		return nil, r.errorf(err)
+	}
+	return r.conn, nil
+}
+
+func (r *TCPRequest) errorf(err error) error {
+	return fmt.Errorf("accepting %s for %s: %w", r.Client(), r.Dest(), err)
+}
+
+// Refuse answers the SYN with an ICMP message where one means the same as err,
+// and with an RST otherwise. It does nothing after an answer.
+func (r *TCPRequest) Refuse(err error) {
+	if r.answered.Swap(true) {
+		return
+	}
+	told := false
+	if why, ok := reasonOf(err); ok {
+		told = r.side.unreachable(r.side.network, r.id, r.quote, why)
+	}
+	r.syn.Complete(!told)
+	r.side.release(r)
+	r.side.counters.tcpRefused.Add(1)
+}
