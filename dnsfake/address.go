@@ -50,6 +50,7 @@ const (
 	giveFake
 	giveReal
 	giveNoData
+	giveFiltered // NODATA, since none of the addresses may be dialled
 	giveNXDomain
 	giveServFail
 )
@@ -69,6 +70,8 @@ func decide(w want, its, other finding) verdict {
 		return giveNoData // the name exists, and that is all the client can use
 	case !known:
 		return wait
+	case w.its && (its == denied || other == denied && !w.otherReal):
+		return giveFiltered
 	// One family that exists outweighs the other's NXDOMAIN: some servers say
 	// that to AAAA (RFC 4074, section 4.2).
 	case its >= empty || other >= empty:
@@ -82,9 +85,6 @@ func decide(w want, its, other finding) verdict {
 
 // address answers a query for A or AAAA.
 func (s *Server) address(ctx context.Context, req *request) answer {
-	if s.conf.Delegated != nil && s.conf.Delegated(req.client, req.name) {
-		return s.delegated(req)
-	}
 	w := s.want(req)
 	ctx, cancel := context.WithCancel(ctx)
 	var lookups sync.WaitGroup
@@ -115,13 +115,23 @@ func (s *Server) address(ctx context.Context, req *request) answer {
 	}
 }
 
-// delegated answers for a name that the last gateway of a chain resolves, so
-// that nothing is known of it here (RFC 3089, section 4).
-func (s *Server) delegated(req *request) answer {
-	if relayable(req.name) && s.want(req).its {
-		return s.fake(req, s.conf.MaxTTL)
+// delegated answers for a name that the last gateway of a chain resolves, if it
+// is one and the query is of those that precede a connection. Nothing is known
+// of it here, and nobody here is asked (RFC 3089, section 4).
+func (s *Server) delegated(req *request) (answer, bool) {
+	qtype := req.question[0].Qtype
+	switch qtype {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB:
+	default:
+		return answer{}, false
 	}
-	return negative(req, nodata, dns.RcodeSuccess, nil, s.conf.MinTTL)
+	if s.conf.Delegated == nil || !s.conf.Delegated(req.client, req.name) {
+		return answer{}, false
+	}
+	if relayable(req.name) && (qtype == dns.TypeA && req.families.IPv4 || qtype == dns.TypeAAAA && req.families.IPv6) {
+		return s.fake(req, s.conf.MaxTTL), true
+	}
+	return negative(req, nodata, dns.RcodeSuccess, nil, s.conf.MinTTL), true
 }
 
 // want returns what req's query asks for.
@@ -164,27 +174,18 @@ func (s *Server) look(ctx context.Context, req *request, qtype uint16) view {
 
 // give answers as v says.
 func (s *Server) give(ctx context.Context, req *request, v verdict, its, other view) answer {
-	ttl := s.conf.MaxTTL
-	for _, f := range []view{its, other} {
-		if f.hasAddress() {
-			ttl = min(ttl, f.ttl)
-		}
-	}
-	ttl = max(ttl, s.conf.MinTTL)
+	ttl := s.ttl(its, other)
 	switch v {
 	case giveFake:
 		return s.fake(req, ttl)
 	case giveReal:
 		return s.forward(ctx, req)
 	case giveNoData:
-		if its.hasAddress() || other.hasAddress() {
-			a := negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
-			if s.want(req).its && (its.finding == denied || other.finding == denied) {
-				a.ede = dns.ExtendedErrorCodeFiltered
-			}
-			return a
-		}
-		return negative(req, nodata, dns.RcodeSuccess, its.soa, s.conf.MinTTL)
+		return negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
+	case giveFiltered:
+		a := negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
+		a.ede = dns.ExtendedErrorCodeFiltered
+		return a
 	case giveNXDomain:
 		soa := its.soa
 		if its.finding != absent {
@@ -193,6 +194,21 @@ func (s *Server) give(ctx context.Context, req *request, v verdict, its, other v
 		return negative(req, nxdomain, dns.RcodeNameError, soa, s.conf.MinTTL)
 	}
 	return s.failure(errors.Join(its.err, other.err))
+}
+
+// ttl returns how long an answer made from views holds: as long as the real
+// addresses do, within our bounds, or not long when there are none.
+func (s *Server) ttl(views ...view) time.Duration {
+	ttl, known := s.conf.MaxTTL, false
+	for _, v := range views {
+		if v.hasAddress() {
+			ttl, known = min(ttl, v.ttl), true
+		}
+	}
+	if !known {
+		return s.conf.MinTTL
+	}
+	return max(ttl, s.conf.MinTTL)
 }
 
 // fake answers with the address that stands for the name: one record, owned by

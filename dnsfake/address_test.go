@@ -112,6 +112,7 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "4", "here.example. A", "here.example. 60 SOA; EDE 17"},
 		{"6", "", "here.example. AAAA", "example. 60 SOA; EDE 17"},
 		{"4", "", "here.example. A", "here.example. 60 A 127.0.0.1"},
+		{"46", "", "here.example. AAAA", "example. 60 SOA"},
 		{"4", "4", "half.example. A", "half.example. 60 A fake half.example"},
 		// Exempt names, and who validates.
 		{"4", "46", "www.corp.example. A", "www.corp.example. 60 A 192.0.2.99"},
@@ -120,6 +121,7 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "4", "four.example. A DO", "four.example. 60 A fake four.example"},
 		// Names that the last gateway of a chain resolves.
 		{"4", "", "x.far.example. A", "x.far.example. 300 A fake x.far.example"},
+		{"4", "", "x.far.example. HTTPS", "x.far.example. 10 SOA"},
 		{"4", "", "x.far.example. AAAA", "x.far.example. 10 SOA"},
 		{"46", "", `x\ y.far.example. A`, `x\ y.far.example. 10 SOA`},
 	} {

@@ -14,30 +14,28 @@ import (
 // Reply answers query, the wire form of a message from client that came over a
 // stream or in a datagram. It is nil when no answer is owed.
 func (s *Server) Reply(ctx context.Context, query []byte, client netip.AddrPort, stream bool) []byte {
-	req, a, done, owed := parse(query)
-	if !owed {
+	req, early := parse(query)
+	if req == nil {
 		s.count(dropped)
 		return nil
 	}
 	req.stream = stream
-	req.client = client.Addr().Unmap()
+	req.client = client.Addr().Unmap().WithZone("")
 	req.families = s.families(req.client)
 	if req.families == (Families{}) {
 		s.count(dropped)
 		return nil
 	}
-	if !done {
-		a = s.answer(ctx, req)
+	if early == nil {
+		a := s.answer(ctx, req)
+		early = &a
 	}
-	s.count(a.kind)
-	return req.reply(a)
+	s.count(early.kind)
+	return req.reply(*early)
 }
 
 // answer answers a query that is in good form.
 func (s *Server) answer(ctx context.Context, req *request) answer {
-	if req.opt != nil && req.opt.Version() != 0 {
-		return rcode(badvers, dns.RcodeBadVers)
-	}
 	q := req.question[0]
 	if a, ok := never(q); ok {
 		return a
@@ -50,6 +48,9 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	if s.bypass.match(req.name) || req.dnssecOK() && req.head.CheckingDisabled {
 		return s.forward(ctx, req)
 	}
+	if a, ok := s.delegated(req); ok {
+		return a
+	}
 	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA {
 		return s.address(ctx, req)
 	}
@@ -60,11 +61,11 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 func never(q dns.Question) (answer, bool) {
 	switch {
 	case q.Qtype == dns.TypeOPT, q.Qtype == dns.TypeTSIG:
-		return rcode(formerr, dns.RcodeFormatError), true
+		return answer{kind: formerr, rcode: dns.RcodeFormatError}, true
 	case q.Qclass != dns.ClassINET, q.Qtype == dns.TypeAXFR, q.Qtype == dns.TypeIXFR:
-		return rcode(refused, dns.RcodeRefused), true
+		return answer{kind: refused, rcode: dns.RcodeRefused}, true
 	case q.Qtype == dns.TypeMAILA, q.Qtype == dns.TypeMAILB:
-		return rcode(notimp, dns.RcodeNotImplemented), true
+		return answer{kind: notimp, rcode: dns.RcodeNotImplemented}, true
 	case q.Qtype == dns.TypeANY: // RFC 8482, section 4.2
 		return answer{kind: local, rrs: []dns.RR{&dns.HINFO{
 			Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeHINFO, Class: dns.ClassINET, Ttl: 3600},
@@ -124,7 +125,7 @@ func (s *Server) ask(ctx context.Context, q dns.Question, do, cd bool) (*dns.Msg
 
 // failure answers SERVFAIL and says why (RFC 8914).
 func (s *Server) failure(err error) answer {
-	a := rcode(servfail, dns.RcodeServerFailure)
+	a := answer{kind: servfail, rcode: dns.RcodeServerFailure}
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, ErrPoolFull):

@@ -35,40 +35,39 @@ type answer struct {
 	edeText        string
 }
 
-// rcode returns an answer that is no more than an RCODE.
-func rcode(kind kind, rcode int) answer { return answer{kind: kind, rcode: rcode} }
-
-// parse reads a message from a client. When owed is false, it deserves no reply
-// at all; when done is true, early is the reply.
-func parse(wire []byte) (req *request, early answer, done, owed bool) {
+// parse reads a message from a client. req is nil when it deserves no reply at
+// all, and early is not nil when there is nothing to look up for the reply.
+func parse(wire []byte) (req *request, early *answer) {
 	if len(wire) < headerSize {
-		return nil, answer{}, true, false
+		return nil, nil
 	}
 	flags := binary.BigEndian.Uint16(wire[2:])
+	if flags>>15 == 1 { // a response
+		return nil, nil
+	}
 	req = &request{head: dns.MsgHdr{
 		Id:               binary.BigEndian.Uint16(wire),
-		Response:         flags>>15&1 == 1,
 		Opcode:           int(flags >> 11 & 15),
 		RecursionDesired: flags>>8&1 == 1,
 		CheckingDisabled: flags>>4&1 == 1,
 	}}
-	if req.head.Response {
-		return nil, answer{}, true, false
-	}
 	var m dns.Msg
 	err := m.Unpack(wire)
 	if req.head.Opcode != dns.OpcodeQuery {
 		if err == nil && len(m.Question) == 1 {
 			req.question = m.Question
 		}
-		return req, rcode(notimp, dns.RcodeNotImplemented), true, true
+		return req, &answer{kind: notimp, rcode: dns.RcodeNotImplemented}
 	}
 	if err != nil || !whole(wire, &m) || !req.takeOPT(&m) {
-		return req, rcode(formerr, dns.RcodeFormatError), true, true
+		return req, &answer{kind: formerr, rcode: dns.RcodeFormatError}
 	}
 	req.question = m.Question
 	req.name = key(m.Question[0].Name)
-	return req, answer{}, false, true
+	if req.opt != nil && req.opt.Version() != 0 {
+		return req, &answer{kind: badvers, rcode: dns.RcodeBadVers}
+	}
+	return req, nil
 }
 
 // whole reports whether m has all that wire's header announces, with one

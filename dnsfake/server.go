@@ -17,7 +17,6 @@ import (
 const (
 	defaultMinTTL = 10 * time.Second
 	defaultMaxTTL = 5 * time.Minute
-	maxDatagrams  = 2048 // being answered at a time
 )
 
 // realNames are always answered as upstream does: systems find out with these
@@ -114,43 +113,6 @@ func (s *Server) always() Families {
 }
 
 func (s *Server) count(k kind) { s.tally.answers[k].Add(1) }
-
-// ServePacket answers the queries that arrive on pc until ctx ends, then returns
-// nil. It closes pc and waits for its goroutines before it returns.
-func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var answers sync.WaitGroup
-	defer answers.Wait()
-	defer cancel()
-	defer pc.Close()
-	defer context.AfterFunc(ctx, func() { pc.Close() })()
-	slots := make(chan struct{}, maxDatagrams)
-	buf := make([]byte, streamSize)
-	for {
-		n, from, err := pc.ReadFrom(buf)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading queries on %s: %w", pc.LocalAddr(), err)
-		}
-		client := addrPort(from)
-		select {
-		case slots <- struct{}{}:
-		default: // the client asks again
-			s.count(dropped)
-			continue
-		}
-		query := append([]byte(nil), buf[:n]...)
-		answers.Go(func() {
-			defer func() { <-slots }()
-			reply := s.Reply(ctx, query, client, false)
-			if reply != nil && ctx.Err() == nil {
-				pc.WriteTo(reply, from) // a client that has gone asks no more
-			}
-		})
-	}
-}
 
 // addrPort returns a as a netip.AddrPort, the zero one if it is not one.
 func addrPort(a net.Addr) netip.AddrPort {

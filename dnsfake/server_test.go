@@ -58,6 +58,51 @@ func TestServePacket(t *testing.T) {
 	}
 }
 
+// TestRepliesLeaveFromWhereQueriesWent sends to sockets on every address at
+// another than the first, from one that takes replies from there alone.
+func TestRepliesLeaveFromWhereQueriesWent(t *testing.T) {
+	for _, c := range [][3]string{
+		{"udp", ":0", "127.0.0.2"},
+		{"udp", ":0", "::1"},
+		{"udp4", "0.0.0.0:0", "127.0.0.2"},
+		{"udp6", "[::]:0", "::1"},
+		{"udp4", "127.0.0.2:0", "127.0.0.2"},
+	} {
+		pc, err := net.ListenPacket(c[0], c[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		receive, err := receiver(pc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, err := net.SplitHostPort(pc.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.Dial("udp", net.JoinHostPort(c[2], port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		client.SetDeadline(time.Now().Add(10 * time.Second))
+		buf := make([]byte, 10)
+		if _, err := client.Write([]byte("query")); err != nil {
+			t.Fatal(err)
+		}
+		n, from, send, err := receive(buf)
+		if from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port()); err != nil || n != 5 || from.String() != client.LocalAddr().String() {
+			t.Errorf("%v: received %q from %v, %v", c, buf[:n], from, err)
+			continue
+		}
+		send([]byte("reply"))
+		if n, err = client.Read(buf); err != nil || n != 5 {
+			t.Errorf("%v: %d octets of a reply, %v", c, n, err)
+		}
+	}
+}
+
 func TestServePacketReturnsErrors(t *testing.T) {
 	s := server(t, serve(t, testZone), Config{})
 	pc, ln := listen(t)

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -114,13 +115,13 @@ func TestLifetime(t *testing.T) {
 }
 
 func FuzzMatch(f *testing.F) {
-	q := query("q.example.", dns.TypeA)
-	wire, err := q.Pack()
+	q, err := query("Q.Example.", dns.TypeA).Pack()
 	if err != nil {
 		f.Fatal(err)
 	}
-	wire[2] |= 0x80
-	f.Add(wire)
+	reply := bytes.Clone(q)
+	reply[2] |= 0x80
+	f.Add(reply)
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		reply, err := match(wire, q)
 		if err != nil {

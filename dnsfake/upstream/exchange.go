@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -8,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -19,6 +19,10 @@ import (
 // udpSize is the largest reply asked for over UDP, in octets: what fits every
 // path without fragments (DNS flag day 2020; RFC 9715, section 3).
 const udpSize = 1232
+
+// headerSize is the length of a message's header in octets (RFC 1035, section
+// 4.1.1).
+const headerSize = 12
 
 // errCase is a reply that echoes the name in another case than it was asked.
 var errCase = errors.New("reply changes the case of the name")
@@ -106,7 +110,6 @@ func (r *Resolver) try(ctx context.Context, server Server, key question) (*dns.M
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", server, err)
 	}
-	reply.Question[0].Name = key.name
 	scrub(reply)
 	return reply, nil
 }
@@ -147,9 +150,9 @@ func (r *Resolver) send(ctx context.Context, network string, server Server, quer
 	defer stop()
 	var reply *dns.Msg
 	if network == "udp" {
-		reply, err = overUDP(conn, wire, query)
+		reply, err = overUDP(conn, wire)
 	} else {
-		reply, err = overTCP(conn, wire, query)
+		reply, err = overTCP(conn, wire)
 	}
 	return reply, cause(ctx, err)
 }
@@ -164,8 +167,8 @@ func cause(ctx context.Context, err error) error {
 
 // overUDP waits until a reply to query comes. Whatever else comes is a late or
 // a forged datagram, and no reason to stop waiting.
-func overUDP(conn net.Conn, wire []byte, query *dns.Msg) (*dns.Msg, error) {
-	if _, err := conn.Write(wire); err != nil {
+func overUDP(conn net.Conn, query []byte) (*dns.Msg, error) {
+	if _, err := conn.Write(query); err != nil {
 		return nil, err
 	}
 	var buf [4096]byte // more than asked for, from servers that do not listen
@@ -182,9 +185,9 @@ func overUDP(conn net.Conn, wire []byte, query *dns.Msg) (*dns.Msg, error) {
 }
 
 // overTCP exchanges query for a reply as RFC 7766, section 8 frames them.
-func overTCP(conn net.Conn, wire []byte, query *dns.Msg) (*dns.Msg, error) {
-	framed := binary.BigEndian.AppendUint16(nil, uint16(len(wire)))
-	if _, err := conn.Write(append(framed, wire...)); err != nil {
+func overTCP(conn net.Conn, query []byte) (*dns.Msg, error) {
+	framed := binary.BigEndian.AppendUint16(nil, uint16(len(query)))
+	if _, err := conn.Write(append(framed, query...)); err != nil {
 		return nil, err
 	}
 	var size [2]byte
@@ -204,21 +207,41 @@ func overTCP(conn net.Conn, wire []byte, query *dns.Msg) (*dns.Msg, error) {
 
 // match returns wire as a message if it is a reply to query: ID, QNAME, QTYPE
 // and QCLASS are the same (RFC 5452, section 9.1). With errCase the message is
-// valid too.
-func match(wire []byte, query *dns.Msg) (*dns.Msg, error) {
+// valid too. It changes wire: the question becomes lower case, and with it all
+// names that are compressed to it.
+func match(wire, query []byte) (*dns.Msg, error) {
+	end := headerSize
+	for query[end] != 0 {
+		end += 1 + int(query[end])
+	}
+	nameEnd, end := end+1, end+1+4
+	if len(wire) < end || !bytes.Equal(wire[:2], query[:2]) || wire[2]&0xf8 != 0x80 || // QR and opcode
+		!bytes.Equal(wire[4:6], query[4:6]) {
+		return nil, errors.New("not a reply to this query")
+	}
+	var kept error
+	if !bytes.Equal(wire[headerSize:end], query[headerSize:end]) {
+		kept = errCase
+	}
+	lower(wire[headerSize:nameEnd])
+	name := bytes.Clone(query[headerSize:nameEnd])
+	lower(name)
+	if !bytes.Equal(wire[headerSize:nameEnd], name) || !bytes.Equal(wire[nameEnd:end], query[nameEnd:end]) {
+		return nil, errors.New("a reply to another question")
+	}
 	reply := new(dns.Msg)
 	if err := reply.Unpack(wire); err != nil {
 		return nil, err
 	}
-	if reply.Id != query.Id || !reply.Response || reply.Opcode != dns.OpcodeQuery || len(reply.Question) != 1 {
-		return nil, errors.New("not a reply to this query")
+	return reply, kept
+}
+
+// lower makes a name in wire form lower case. The lengths of labels are less
+// than 'A'.
+func lower(name []byte) {
+	for i, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			name[i] = c + 'a' - 'A'
+		}
 	}
-	got, want := reply.Question[0], query.Question[0]
-	switch {
-	case got == want:
-		return reply, nil
-	case got.Qtype == want.Qtype && got.Qclass == want.Qclass && strings.EqualFold(got.Name, want.Name):
-		return reply, errCase
-	}
-	return nil, errors.New("a reply to another question")
 }

@@ -71,6 +71,25 @@ func TestCaseIsMixedAndChecked(t *testing.T) {
 	}
 }
 
+// TestMixedCaseStaysInside has a server compress names to the question.
+func TestMixedCaseStaysInside(t *testing.T) {
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		m.Compress = true
+		h := dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeMX, Class: dns.ClassINET, Ttl: 60}
+		m.Answer = []dns.RR{&dns.MX{Hdr: h, Mx: q.Question[0].Name}}
+		w.WriteMsg(m)
+	})
+	m, err := resolver(t, Config{}, server.Server).Exchange(t.Context(), query("Abcdefghijklmnop.example.", dns.TypeMX))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mx := m.Answer[0].(*dns.MX)
+	if mx.Hdr.Name != "Abcdefghijklmnop.example." || mx.Mx != "abcdefghijklmnop.example." {
+		t.Errorf("reply has %v", mx)
+	}
+}
+
 func TestTruncatedGoesOnOverTCP(t *testing.T) {
 	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
 		if w.LocalAddr().Network() == "udp" {
