@@ -1,7 +1,9 @@
 package host
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
@@ -46,6 +48,16 @@ func prefixes(addresses []net.Addr) []netip.Prefix {
 		}
 	}
 	return found
+}
+
+// IPv6 reports whether a link that is made now can have IPv6 addresses.
+// Containers often have none.
+func IPv6() (bool, error) {
+	disabled, err := readSysctl(conf("ipv6", "default", "disable_ipv6"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // a kernel without IPv6
+	}
+	return disabled == "0", err
 }
 
 // Uplink reports the families that have a default route in the main table,

@@ -1,3 +1,103 @@
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sixgate/appliance"
+	"sixgate/appliance/config"
+)
+
+// Exit codes. 0 is success, and 4 is kept for "no running gateway".
+const (
+	exitFailed = 1 // failed while running
+	exitUsage  = 2 // bad usage or configuration
+	exitHost   = 3 // the host cannot
+)
+
+// defaultConfig is read when it exists and no --config is given.
+const defaultConfig = "/etc/sixgate/sixgate.toml"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// A second signal finds the default action again, and kills.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	root := &cobra.Command{
+		Use:           "sixgate",
+		Short:         "IPv4/IPv6 gateway by fake addresses (RFC 3089)",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(*cobra.Command, []string) error { return usageError{errors.New("no command given")} },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(serveCommand(), checkCommand(), cleanupCommand(), versionCommand())
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	code := exitCode(err)
+	switch {
+	case errors.As(err, new(config.Complaints)):
+		fmt.Fprintln(os.Stderr, err) // a line each, file and line first
+	case code == exitUsage:
+		fmt.Fprintf(os.Stderr, "sixgate: %v (see sixgate --help)\n", err)
+	default:
+		fmt.Fprintln(os.Stderr, "sixgate:", err)
+	}
+	return code
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func exitCode(err error) int {
+	switch {
+	case errors.As(err, new(usageError)), errors.As(err, new(config.Complaints)):
+		return exitUsage
+	case errors.Is(err, appliance.ErrHost):
+		return exitHost
+	}
+	return exitFailed
+}
+
+// noArgs is cobra.NoArgs as a usage error.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// configFlag adds --config and returns what reads the configuration: the file
+// it names, else the default file, else the built-in defaults.
+func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
+	file := cmd.Flags().String("config", "", "configuration `file` (default "+defaultConfig+" where it exists)")
+	return func() (*config.Config, error) {
+		if *file != "" {
+			c, err := config.Load(*file)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, usageError{err}
+			}
+			return c, err
+		}
+		c, err := config.Load(defaultConfig)
+		if errors.Is(err, fs.ErrNotExist) {
+			return config.Default(), nil
+		}
+		return c, err
+	}
+}

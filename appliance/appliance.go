@@ -1,0 +1,142 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sixgate/appliance/config"
+	"sixgate/appliance/host"
+	"sixgate/stack"
+)
+
+// drainTime is how long flows may go on after the gateway was told to stop.
+const drainTime = 3 * time.Second
+
+// ErrHost is wrapped by errors of a host that cannot run a gateway: no TUN
+// device or no nftables, or not the right to use them.
+var ErrHost = errors.New("this host cannot run the gateway")
+
+// Appliance is a whole gateway.
+type Appliance struct {
+	config  *config.Config
+	machine *machine
+	parts   *parts
+	ready   func()
+	logger  *slog.Logger
+}
+
+// New builds a gateway, and changes nothing of the machine. ready is called
+// once all is up, and may be nil.
+func New(c *config.Config, logger *slog.Logger, ready func()) (*Appliance, error) {
+	m, err := survey(c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := build(c, m, logger)
+	if err != nil {
+		return nil, err
+	}
+	if ready == nil {
+		ready = func() {}
+	}
+	return &Appliance{config: c, machine: m, parts: p, ready: ready, logger: logger}, nil
+}
+
+// Run opens the gateway to the world, serves until ctx ends, and closes it: DNS
+// opens last and closes first, as a fake answer is a promise. Whatever went
+// up before an error is taken down again. What a killed predecessor left is
+// taken over.
+func (a *Appliance) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.parts.resolver.Close()) }()
+	device, err := stack.OpenTUN(a.config.TUN.Name, a.config.TUN.MTU)
+	if err != nil {
+		return hostError(err)
+	}
+	defer func() {
+		if closing := device.Close(); !errors.Is(closing, os.ErrClosed) { // the stack closes it too
+			err = errors.Join(err, closing)
+		}
+	}()
+	network, err := host.New(a.logger)
+	if err != nil {
+		return hostError(err)
+	}
+	defer func() { err = errors.Join(err, network.Close()) }()
+	if err := network.Set(a.machine.state(a.config)); err != nil {
+		return hostError(err)
+	}
+	packets, err := stack.New(stack.Config{Device: device, MTU: a.config.TUN.MTU, Handler: a.parts.tun, Logger: a.logger})
+	if err != nil {
+		return err
+	}
+	return a.serve(ctx, packets)
+}
+
+// serve runs the stack and the listeners until ctx ends or one of them fails,
+// then lets the flows of both inlets end before the stack does.
+func (a *Appliance) serve(ctx context.Context, packets *stack.Stack) error {
+	ctx, stopListening := context.WithCancel(ctx)
+	defer stopListening()
+	tasks, ctx := errgroup.WithContext(ctx)
+	stackCtx, stopStack := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStack()
+	tasks.Go(func() error { return packets.Run(stackCtx) })
+	err := a.listen(ctx, tasks)
+	if err == nil {
+		a.logger.Info("ready")
+		a.ready()
+		<-ctx.Done()
+		a.logger.Info("stopping", "flows", a.parts.gateway.Counters().Live)
+	}
+	stopListening()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	a.parts.gateway.Shutdown(drain)
+	stopStack()
+	return errors.Join(err, tasks.Wait())
+}
+
+// listen starts tasks that serve SOCKS and, last, DNS until ctx ends.
+func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group) error {
+	opened, err := listen(ctx, "SOCKS", false, a.machine.listenSOCKS(a.config))
+	if err != nil {
+		return err
+	}
+	for _, s := range opened {
+		tasks.Go(func() error { return a.parts.socks.Serve(ctx, s.listener) })
+	}
+	if opened, err = listen(ctx, "DNS", true, a.machine.listenDNS(a.config)); err != nil {
+		return err
+	}
+	// The gateway's own addresses in the pools answer DNS like all the others
+	// there, unless a server of this machine has taken port 53 everywhere.
+	for _, own := range a.machine.gatewayAddresses(a.config) {
+		more, err := listen(ctx, "DNS", true, []netip.AddrPort{netip.AddrPortFrom(own.Addr(), portDNS)})
+		if err != nil {
+			a.logger.Warn("no DNS on the gateway's own fake address", "err", err)
+		}
+		opened = append(opened, more...)
+	}
+	for _, s := range opened {
+		tasks.Go(func() error { return a.parts.dns.ServePacket(ctx, s.packet) })
+		tasks.Go(func() error { return a.parts.dns.ServeListener(ctx, s.listener) })
+	}
+	return nil
+}
+
+// hostError marks err as ErrHost where the machine lacks a device, a right or a program.
+func hostError(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrHost, err)
+	}
+	return err
+}

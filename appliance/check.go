@@ -1,0 +1,156 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sixgate/appliance/config"
+	"sixgate/appliance/host"
+	"sixgate/dnsfake"
+	"sixgate/dnsfake/upstream"
+	"sixgate/socks/outlet"
+)
+
+// Finding is what a check of the host found.
+type Finding struct {
+	OK     bool
+	What   string // what was looked at
+	Result string // how it is
+	Advice string // what to do about it; empty when OK
+}
+
+func (f Finding) String() string {
+	if f.OK {
+		return fmt.Sprintf("ok    %s: %s", f.What, f.Result)
+	}
+	return fmt.Sprintf("FAIL  %s: %s; %s", f.What, f.Result, f.Advice)
+}
+
+// finding returns a Finding by whether err is nil.
+func finding(what, good string, err error, advice string) Finding {
+	if err != nil {
+		return Finding{What: what, Result: err.Error(), Advice: advice}
+	}
+	return Finding{OK: true, What: what, Result: good}
+}
+
+// Check tests whether the host can run a gateway with this configuration, and
+// changes nothing.
+func Check(ctx context.Context, c *config.Config) []Finding {
+	findings := []Finding{checkTUN(), checkCapabilities()}
+	if len(c.LAN.Interfaces) > 0 {
+		path, err := exec.LookPath("nft")
+		findings = append(findings, finding("nftables", path, err, "apt-get install nftables"))
+	}
+	m, err := survey(c)
+	findings = append(findings, finding("interfaces", m.String(), err, "correct [lan] interfaces, or bring them up"))
+	if err == nil {
+		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m))
+	}
+	return append(findings, checkResolvers(ctx, c))
+}
+
+func checkTUN() Finding {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return finding("TUN device", "/dev/net/tun opens", err, "run as root, and modprobe tun")
+}
+
+func checkCapabilities() Finding {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	if err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		err = unix.EPERM
+	}
+	return finding("capability CAP_NET_ADMIN", "held", err, "run as root, or setcap cap_net_admin,cap_net_bind_service+ep on the program")
+}
+
+func checkUplink(m *machine) Finding {
+	if m.uplink == (dnsfake.Families{}) {
+		return Finding{What: "uplink", Result: "no default route of either family", Advice: "connect the uplink"}
+	}
+	return Finding{OK: true, What: "uplink", Result: "default route for " + familyNames(m.uplink)}
+}
+
+// checkPorts opens what the gateway would listen on, and closes it again.
+func checkPorts(ctx context.Context, c *config.Config, m *machine) Finding {
+	var names []string
+	for _, l := range []struct {
+		what      string
+		datagrams bool
+		addrs     []netip.AddrPort
+	}{{"SOCKS", false, m.listenSOCKS(c)}, {"DNS", true, m.listenDNS(c)}} {
+		opened, err := listen(ctx, l.what, l.datagrams, l.addrs)
+		if err != nil {
+			return finding("ports", "", err, "stop what holds the port (ss -lntup), or choose another")
+		}
+		for i, s := range opened {
+			s.Close()
+			names = append(names, l.what+" "+l.addrs[i].String())
+		}
+	}
+	return Finding{OK: true, What: "ports", Result: "free: " + strings.Join(names, ", ")}
+}
+
+// checkResolvers asks for the root, which every resolver knows.
+func checkResolvers(ctx context.Context, c *config.Config) Finding {
+	const what, advice = "upstream resolvers", "set [dns] upstreams to resolvers that answer"
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)
+	r, err := upstream.New(upstream.Config{Servers: servers(c), Control: control})
+	if err != nil {
+		return finding(what, "", err, advice)
+	}
+	// The root has no address, so the truth is "not found".
+	_, err = r.LookupNetIP(ctx, "ip", ".")
+	var answer *net.DNSError
+	if errors.As(err, &answer) && answer.IsNotFound {
+		err = nil
+	}
+	return finding(what, "answer", errors.Join(err, r.Close()), advice)
+}
+
+func familyNames(f dnsfake.Families) string {
+	switch {
+	case f.IPv4 && f.IPv6:
+		return "IPv4 and IPv6"
+	case f.IPv4:
+		return "IPv4"
+	case f.IPv6:
+		return "IPv6"
+	}
+	return "no family"
+}
+
+// String names the served networks. m may be nil.
+func (m *machine) String() string {
+	if m == nil || len(m.lan) == 0 {
+		return "loopback only"
+	}
+	var names []string
+	for _, l := range m.lan {
+		names = append(names, l.name+" with "+familyNames(l.families)+" clients")
+	}
+	return strings.Join(names, ", ")
+}
+
+// CleanUp removes what a killed gateway of this configuration left.
+func CleanUp(c *config.Config) error {
+	if f := checkCapabilities(); !f.OK {
+		return fmt.Errorf("%w: %s", ErrHost, f)
+	}
+	return hostError(host.CleanUp(c.TUN.Name))
+}

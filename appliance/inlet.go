@@ -1,0 +1,113 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"sixgate/dnsfake"
+	"sixgate/socks"
+	"sixgate/socks/gateway"
+	"sixgate/stack"
+)
+
+// portDNS is answered by the gateway's own DNS on every address of the pools.
+const portDNS = 53
+
+const (
+	// dnsFlowIdle ends a UDP flow to our DNS; resolvers use a new port a query.
+	dnsFlowIdle = 10 * time.Second
+
+	// maxQuery is room for a query with every EDNS option in use; what is
+	// longer is cut, and answered as malformed.
+	maxQuery = 4096
+)
+
+// tunInlet hands what arrives on the TUN to the gateway or to the DNS server.
+// It implements stack.Handler.
+type tunInlet struct {
+	table   *dnsfake.Table
+	dns     *dnsfake.Server
+	gateway *gateway.Gateway
+}
+
+// Admit lets through what is for the DNS server or for an address that stands
+// for a name.
+func (in *tunInlet) Admit(network string, client, dst netip.AddrPort) bool {
+	if dst.Port() == portDNS {
+		return in.table.Contains(dst.Addr())
+	}
+	_, ok := in.table.NameOf(dst.Addr())
+	return ok
+}
+
+// ServeTCP serves a connection until it ends.
+func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
+	if r.Dest().Port() != portDNS {
+		in.gateway.Serve(ctx, tunSession("tcp", r.Client(), r.Dest()), r)
+		return
+	}
+	// The client that gives up between SYN and ACK is no concern of anybody.
+	if conn, err := r.Accept(r.Dest()); err == nil {
+		in.dns.ServeStream(ctx, conn)
+	}
+}
+
+// ServeUDP serves a flow until it ends.
+func (in *tunInlet) ServeUDP(ctx context.Context, f *stack.UDPFlow) {
+	if f.Dest().Port() != portDNS {
+		in.gateway.Serve(ctx, tunSession("udp", f.Client(), f.Dest()), f)
+		return
+	}
+	if conn, err := f.Accept(f.Dest()); err == nil {
+		in.serveDNS(ctx, conn, f.Client())
+	}
+}
+
+// serveDNS answers the queries of one flow in order.
+func (in *tunInlet) serveDNS(ctx context.Context, conn net.Conn, client netip.AddrPort) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	buf := make([]byte, maxQuery)
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(dnsFlowIdle)); err != nil {
+			return
+		}
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		if reply := in.dns.Reply(ctx, buf[:n], client, false); reply != nil {
+			if _, err := conn.Write(reply); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func tunSession(network string, client, dst netip.AddrPort) gateway.Session {
+	return gateway.Session{
+		Inlet: "tun", Network: network, Client: client,
+		Dest: socks.AddrFromAddrPort(dst), Fake: true,
+	}
+}
+
+// socksInlet hands SOCKS requests to the gateway. It implements socks.Handler.
+type socksInlet struct {
+	table   *dnsfake.Table
+	gateway *gateway.Gateway
+}
+
+// ServeSOCKS serves a request until its connection ends. A fake address means
+// nothing here: it is a client's that resolved elsewhere than it connects.
+func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
+	if dest := r.Dest(); in.table.Contains(dest.IP) {
+		r.Refuse(fmt.Errorf("connecting to the fake address %s through SOCKS: %w", dest, syscall.EACCES))
+		return
+	}
+	in.gateway.Serve(ctx, gateway.Session{Inlet: "socks", Network: "tcp", Client: r.Client(), Dest: r.Dest()}, r)
+}

@@ -1,0 +1,155 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+
+	"sixgate/appliance/config"
+	"sixgate/appliance/host"
+	"sixgate/dnsfake"
+)
+
+// machine is what the gateway must know of the machine it runs on, as it was
+// at the start.
+type machine struct {
+	own    []netip.Addr // addresses of the machine
+	ipv6   bool         // it can have IPv6 addresses at all
+	uplink dnsfake.Families
+	lan    []lan
+}
+
+// lan is one of the interfaces that are served.
+type lan struct {
+	name      string
+	addresses []netip.Prefix // the machine's own there, with the network's length
+	families  dnsfake.Families
+}
+
+// survey looks at the machine, and changes nothing.
+func survey(c *config.Config) (*machine, error) {
+	m := &machine{}
+	var err error
+	if m.own, err = host.LocalAddresses(); err != nil {
+		return nil, err
+	}
+	if m.ipv6, err = host.IPv6(); err != nil {
+		return nil, err
+	}
+	if m.uplink.IPv4, m.uplink.IPv6, err = host.Uplink(c.LAN.Interfaces...); err != nil {
+		return nil, err
+	}
+	for _, name := range c.LAN.Interfaces {
+		addresses, err := host.Addresses(name)
+		if err != nil {
+			return nil, err
+		}
+		l := lan{name: name, addresses: addresses, families: families(c.LAN.Families, addresses)}
+		if l.families == (dnsfake.Families{}) {
+			return nil, fmt.Errorf("surveying lan interface %s: it has no address; give it one, or set [lan] families", name)
+		}
+		m.lan = append(m.lan, l)
+	}
+	return m, nil
+}
+
+// families returns what the clients of an interface with these addresses have.
+func families(configured config.Families, addresses []netip.Prefix) dnsfake.Families {
+	switch configured {
+	case config.FamiliesIPv4:
+		return dnsfake.Families{IPv4: true}
+	case config.FamiliesIPv6:
+		return dnsfake.Families{IPv6: true}
+	case config.FamiliesDual:
+		return dnsfake.Families{IPv4: true, IPv6: true}
+	}
+	var f dnsfake.Families
+	for _, p := range addresses {
+		switch ip := p.Addr(); {
+		case ip.Is4():
+			f.IPv4 = true
+		case !ip.IsLinkLocalUnicast():
+			f.IPv6 = true
+		}
+	}
+	return f
+}
+
+// clientFamilies returns the families of the network that client is in. Those
+// behind a further router have what any served network has, and so has a
+// client that asks from its link-local address; the machine itself has what it
+// can have.
+func (m *machine) clientFamilies(client netip.Addr) dnsfake.Families {
+	var any dnsfake.Families
+	for _, l := range m.lan {
+		for _, p := range l.addresses {
+			if p.Contains(client) && !client.IsLinkLocalUnicast() {
+				return l.families
+			}
+		}
+		any.IPv4 = any.IPv4 || l.families.IPv4
+		any.IPv6 = any.IPv6 || l.families.IPv6
+	}
+	if client.IsLoopback() || any == (dnsfake.Families{}) {
+		return dnsfake.Families{IPv4: true, IPv6: m.ipv6}
+	}
+	return any
+}
+
+// denied returns what no client may reach through the gateway, besides what
+// is denied on every machine: the gateway itself, and the served networks,
+// which need no gateway and trust it.
+func (m *machine) denied() []netip.Prefix {
+	var denied []netip.Prefix
+	for _, ip := range m.own {
+		denied = append(denied, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	for _, l := range m.lan {
+		for _, p := range l.addresses {
+			denied = append(denied, p.Masked())
+		}
+	}
+	return denied
+}
+
+// state returns what the gateway wants of the machine's network.
+func (m *machine) state(c *config.Config) host.State {
+	s := host.State{
+		Link:      c.TUN.Name,
+		MTU:       c.TUN.MTU,
+		Addresses: m.gatewayAddresses(c),
+		Pools:     m.pools(c),
+		LAN:       c.LAN.Interfaces,
+		Mark:      c.Direct.Mark,
+	}
+	for _, l := range m.lan {
+		s.Forward4 = s.Forward4 || l.families.IPv4
+		s.Forward6 = s.Forward6 || l.families.IPv6
+	}
+	s.Masquerade = s.Forward4
+	if c.DNS.Capture {
+		for _, l := range c.DNS.Listen {
+			if !l.Addr().IsValid() {
+				s.CaptureDNS = l.Port()
+			}
+		}
+	}
+	return s
+}
+
+// pools returns the pools of the families that the machine can have.
+func (m *machine) pools(c *config.Config) []netip.Prefix {
+	if !m.ipv6 {
+		return []netip.Prefix{c.Pool.IPv4}
+	}
+	return []netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}
+}
+
+// gatewayAddresses returns the gateway's own address in each pool, the first
+// after the network's, with the pool's length.
+func (m *machine) gatewayAddresses(c *config.Config) []netip.Prefix {
+	var own []netip.Prefix
+	for _, pool := range m.pools(c) {
+		own = append(own, netip.PrefixFrom(pool.Addr().Next(), pool.Bits()))
+	}
+	return own
+}

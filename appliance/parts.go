@@ -1,0 +1,173 @@
+package appliance
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"sixgate/appliance/config"
+	"sixgate/dnsfake"
+	"sixgate/dnsfake/upstream"
+	"sixgate/socks"
+	"sixgate/socks/gateway"
+	"sixgate/socks/outlet"
+	"sixgate/socks/relay"
+	"sixgate/socks/route"
+)
+
+const (
+	// leaseHold is how long a fake address outlives its last lease. Clients
+	// keep addresses past the TTL: browsers for a minute, some for ever.
+	leaseHold = time.Hour
+
+	// halfClosed ends a connection of which one direction has ended and the
+	// other carries nothing. Without it half-open peers pile up.
+	halfClosed = 5 * time.Minute
+
+	// resolvConf names the resolvers to ask where the configuration does not.
+	resolvConf = "/etc/resolv.conf"
+)
+
+// control is called on each socket that the gateway opens to the world.
+type control = func(network, address string, c syscall.RawConn) error
+
+// parts are the rooms of the gateway, built for one configuration on one
+// machine, and joined to each other but not yet to the world.
+type parts struct {
+	table    *dnsfake.Table
+	resolver *upstream.Resolver
+	dns      *dnsfake.Server
+	gateway  *gateway.Gateway
+	socks    *socks.Server
+	tun      *tunInlet
+}
+
+// build makes the parts, and touches nothing of the machine.
+func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
+	p := &parts{}
+	var err error
+	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6, Hold: leaseHold}); err != nil {
+		return nil, err
+	}
+	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)
+	if p.resolver, err = upstream.New(upstream.Config{Servers: servers(c), Control: control}); err != nil {
+		return nil, err
+	}
+	// No exception reaches the pools: what is dialled there would come back.
+	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
+	guard := outlet.NewGuard(m.denied, deny, c.Direct.Allow)
+	outlets := buildOutlets(c, p.resolver, guard, control)
+	rules := buildRules(c)
+	p.gateway, err = gateway.New(gateway.Config{
+		Names:       p.table,
+		Rules:       rules,
+		Outlets:     outlets,
+		Resolver:    p.resolver,
+		DialTimeout: c.Limits.DialTimeout,
+		Stream:      relay.Limits{Idle: c.Limits.TCPIdle, HalfClosed: halfClosed},
+		UDPIdle:     c.Limits.UDPIdle,
+		Logger:      logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.dns, err = dnsfake.New(dnsfake.Config{
+		Table:    p.table,
+		Resolver: p.resolver,
+		Clients:  m.clientFamilies,
+		Always:   func() dnsfake.Families { return always(c.DNS.Fake, m.uplink) },
+		Bypass:   c.DNS.Bypass,
+		Delegated: func(client netip.Addr, name string) bool {
+			_, chained := outlets[rules.PickName(client, name)].(*outlet.Via)
+			return chained
+		},
+		Vet:    guard.Vet,
+		Logger: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.socks = &socks.Server{
+		Handler: &socksInlet{table: p.table, gateway: p.gateway},
+		Clients: c.SOCKS.Clients,
+		Logger:  logger,
+	}
+	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway}
+	return p, nil
+}
+
+// servers returns where to find the resolvers to ask.
+func servers(c *config.Config) func() ([]upstream.Server, error) {
+	if len(c.DNS.Upstreams) == 0 {
+		return upstream.ResolvConf(resolvConf, nil)
+	}
+	var list []upstream.Server
+	for _, u := range c.DNS.Upstreams {
+		list = append(list, upstream.Server(u))
+	}
+	return upstream.Static(list...)
+}
+
+// always returns the families in which every name gets a fake address: by the
+// policy auto those that the uplink lacks.
+func always(policy config.FakePolicy, uplink dnsfake.Families) dnsfake.Families {
+	switch policy {
+	case config.FakeAlways:
+		return dnsfake.Families{IPv4: true, IPv6: true}
+	case config.FakeNeeded:
+		return dnsfake.Families{}
+	}
+	return dnsfake.Families{IPv4: !uplink.IPv4, IPv6: !uplink.IPv6}
+}
+
+// buildOutlets returns all outlets by name, the default as "". What the
+// operator wrote as a SOCKS server is dialled wherever it stands; what clients
+// ask for is vetted.
+func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guard, control control) map[string]outlet.Outlet {
+	direct := outlet.DirectConfig{Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), Control: control}
+	unguarded := outlet.NewDirect(direct)
+	direct.Vet = guard.Vet
+	guarded := outlet.NewDirect(direct)
+	outlets := map[string]outlet.Outlet{
+		"":                   guarded,
+		config.BuiltInDirect: guarded,
+		config.BuiltInReject: outlet.Reject{},
+	}
+	byName := map[string]config.Outlet{}
+	for _, o := range c.Outlets {
+		byName[o.Name] = o
+	}
+	var hop func(name string) outlet.Outlet // recursion ends: config refuses cycles
+	hop = func(name string) outlet.Outlet {
+		if o := byName[name]; o.Type == config.OutletSOCKS5 {
+			return outlet.NewVia(hop(o.Over), o.Server)
+		}
+		return unguarded
+	}
+	for name, o := range byName {
+		switch o.Type {
+		case config.OutletSOCKS5:
+			outlets[name] = hop(name)
+		case config.OutletDirect:
+			outlets[name] = guarded
+		case config.OutletReject:
+			outlets[name] = outlet.Reject{}
+		default:
+			panic(fmt.Sprintf("outlet type %q", o.Type)) // config knows no other
+		}
+	}
+	return outlets
+}
+
+func buildRules(c *config.Config) route.Rules {
+	var rules route.Rules
+	for _, r := range c.Rules {
+		rules = append(rules, route.Rule{
+			Names: r.Names, Networks: r.Networks, Clients: r.Clients,
+			Ports: r.Ports, Network: r.Proto, Outlet: r.Outlet,
+		})
+	}
+	return rules
+}
