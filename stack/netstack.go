@@ -70,8 +70,9 @@ func setTCPOptions(network *netstack.Stack) tcpip.Error {
 		// netstack's cubic, whose window regrows by the clock rather than by
 		// round trips; cubic also had an overflow (gvisor#11632).
 		congestion = tcpip.CongestionControlOption("reno")
-		// RACK off: with it, one transfer in 30 to a Linux client over a TUN
-		// device stood still for good on a loaded host, without it none
+		// RACK off: over a TUN device that lost nothing, it retransmitted
+		// segments all the same, and about one transfer in 20 between busy
+		// ends stood still; without it there was neither
 		// (TestKernelClient under the race detector; see also Xray-core#5600).
 		recovery = tcpip.TCPRecovery(0)
 		send     = tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
