@@ -102,7 +102,9 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack) error {
 	defer cancel()
 	a.parts.gateway.Shutdown(drain)
 	stopStack()
-	return errors.Join(err, tasks.Wait())
+	err = errors.Join(err, tasks.Wait())
+	a.logger.Debug("stopped", "tun", packets.Counters(), "dns", a.parts.dns.Counters(), "gateway", a.parts.gateway.Counters())
+	return err
 }
 
 // listen starts tasks that serve SOCKS and, last, DNS until ctx ends.

@@ -1,31 +1,26 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"sixgate/appliance"
+	"sixgate/appliance/config"
 )
 
 func checkCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return withConfig(&cobra.Command{
 		Use:   "check",
 		Short: "Test configuration and host, and change nothing",
-		Args:  noArgs,
-	}
-	load := configFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := load()
-		if err != nil {
-			return err
-		}
+	}, func(ctx context.Context, c *config.Config) error {
 		missing := 0
-		for _, f := range appliance.Check(cmd.Context(), c) {
+		for _, f := range appliance.Check(ctx, c) {
 			if !f.OK {
 				missing++
 			}
-			if _, err := fmt.Fprintln(cmd.OutOrStdout(), f); err != nil {
+			if _, err := fmt.Println(f); err != nil {
 				return err
 			}
 		}
@@ -33,6 +28,5 @@ func checkCommand() *cobra.Command {
 			return fmt.Errorf("%w: %d of the lines above say what is missing", appliance.ErrHost, missing)
 		}
 		return nil
-	}
-	return cmd
+	})
 }

@@ -1,24 +1,19 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"sixgate/appliance"
+	"sixgate/appliance/config"
 )
 
 func cleanupCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return withConfig(&cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove what a killed gateway left on the host",
-		Args:  noArgs,
-	}
-	load := configFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := load()
-		if err != nil {
-			return err
-		}
+	}, func(_ context.Context, c *config.Config) error {
 		return appliance.CleanUp(c)
-	}
-	return cmd
+	})
 }

@@ -82,22 +82,32 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// configFlag adds --config and returns what reads the configuration: the file
-// it names, else the default file, else the built-in defaults.
-func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
+// withConfig gives cmd the flag --config and makes it run f with what that
+// file says, else the default file, else the built-in defaults.
+func withConfig(cmd *cobra.Command, f func(context.Context, *config.Config) error) *cobra.Command {
 	file := cmd.Flags().String("config", "", "configuration `file` (default "+defaultConfig+" where it exists)")
-	return func() (*config.Config, error) {
-		if *file != "" {
-			c, err := config.Load(*file)
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil, usageError{err}
-			}
-			return c, err
+	cmd.Args = noArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := load(*file)
+		if err != nil {
+			return err
 		}
-		c, err := config.Load(defaultConfig)
+		return f(cmd.Context(), c)
+	}
+	return cmd
+}
+
+func load(file string) (*config.Config, error) {
+	if file != "" {
+		c, err := config.Load(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			return config.Default(), nil
+			return nil, usageError{err}
 		}
 		return c, err
 	}
+	c, err := config.Load(defaultConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config.Default(), nil
+	}
+	return c, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"os"
@@ -12,26 +13,18 @@ import (
 )
 
 func serveCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return withConfig(&cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway in the foreground until SIGINT or SIGTERM",
-		Args:  noArgs,
-	}
-	load := configFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := load()
-		if err != nil {
-			return err
-		}
+	}, func(ctx context.Context, c *config.Config) error {
 		logger := newLogger(c.Log)
 		logger.Info("starting", "version", version, "config", c.File)
 		a, err := appliance.New(c, logger, func() { notifyReady(logger, os.Getenv("NOTIFY_SOCKET")) })
 		if err != nil {
 			return err
 		}
-		return a.Run(cmd.Context())
-	}
-	return cmd
+		return a.Run(ctx)
+	})
 }
 
 func newLogger(c config.Log) *slog.Logger {
