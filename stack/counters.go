@@ -9,7 +9,6 @@ type Counters struct {
 
 	DroppedNotIP   uint64 // received, of no IP version or shorter than their header says
 	DroppedEcho    uint64 // received pings: only the real host may answer them
-	DroppedQueue   uint64 // to send, while the device lags behind
 	DeviceErrors   uint64 // reads and writes that the device refused
 	ICMPSent       uint64 // destination unreachable messages for refused flows
 	ICMPSuppressed uint64 // those not sent, by rate limit (RFC 1812, section 4.3.2.8)
@@ -30,7 +29,7 @@ type Counters struct {
 // counters is Counters while it counts.
 type counters struct {
 	received, sent                                 atomic.Uint64
-	droppedNotIP, droppedEcho, droppedQueue        atomic.Uint64
+	droppedNotIP, droppedEcho                      atomic.Uint64
 	deviceErrors, icmpSent, icmpSuppressed         atomic.Uint64
 	tcpUnknown, tcpOverLimit, tcpRequests          atomic.Uint64
 	tcpAccepted, tcpRefused, tcpAbandoned          atomic.Uint64
@@ -43,7 +42,6 @@ func (c *counters) snapshot() Counters {
 		Sent:           c.sent.Load(),
 		DroppedNotIP:   c.droppedNotIP.Load(),
 		DroppedEcho:    c.droppedEcho.Load(),
-		DroppedQueue:   c.droppedQueue.Load(),
 		DeviceErrors:   c.deviceErrors.Load(),
 		ICMPSent:       c.icmpSent.Load(),
 		ICMPSuppressed: c.icmpSuppressed.Load(),

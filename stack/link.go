@@ -111,15 +111,15 @@ func (l *link) deliver(b []byte) {
 	pkt.DecRef()
 }
 
-// WritePackets queues packets for the device and never blocks. A full queue
-// loses packets as any router's does, which is no error of the sender.
+// WritePackets queues packets for the device. Where the queue is full it waits
+// for the writer, which waits for nobody: a loss here would be one of our own
+// making, and netstack repairs bursts of them slowly.
 func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	for _, pkt := range pkts.AsSlice() {
 		select {
 		case l.queue <- pkt.IncRef():
-		default:
+		case <-l.done:
 			pkt.DecRef()
-			l.counters.droppedQueue.Add(1)
 		}
 	}
 	return pkts.Len(), nil
