@@ -1,0 +1,678 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds what must happen but may take long on a busy machine.
+const patience = 30 * time.Second
+
+// settings are those of the gateway on the box. Every name gets a fake
+// address, so that all four types pass through the gateway; UDP flows end, and
+// are logged, soon.
+const settings = `
+[lan]
+interfaces = ["lan0", "lan6"]
+[dns]
+upstreams = ["udp://203.0.113.53:53"]
+fake = "always"
+[limits]
+udp-idle = "1s"
+[[outlet]]
+name = "far"
+type = "socks5"
+server = "192.0.2.2:1080"
+[[rule]]
+names = ["*.far.test"]
+outlet = "far"
+[log]
+level = "debug"
+`
+
+// farSettings are those of the second gateway of a chain.
+const farSettings = `
+[dns]
+upstreams = ["udp://198.51.100.53:53"]
+[socks]
+listen = ["192.0.2.2:1080"]
+clients = ["192.0.2.1/32"]
+[log]
+level = "debug"
+`
+
+// TestNamespaces runs the real binary in the network of scripts/topology, with
+// real clients and servers around it.
+func TestNamespaces(t *testing.T) {
+	n := newNamespaces(t)
+	before := n.snapshot(t)
+	t.Run("Serving", func(t *testing.T) { testServing(t, n) })
+	t.Run("StopLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
+	t.Run("Killed", func(t *testing.T) { testKilled(t, n, before) })
+	t.Run("FakeOnlyWhereNeeded", func(t *testing.T) { testNeeded(t, n) })
+	t.Run("DeadUpstream", func(t *testing.T) { testDeadUpstream(t, n) })
+	t.Run("ParallelDownloads", func(t *testing.T) { testParallelDownloads(t, n) })
+}
+
+func testServing(t *testing.T, n *namespaces) {
+	far := n.serve(t, "far", farSettings)
+	gate := n.serve(t, "gate", settings)
+	t.Run("Page", func(t *testing.T) { testPage(t, n) })
+	t.Run("TUN", func(t *testing.T) { testTUN(t, n, gate) })
+	t.Run("SOCKS", func(t *testing.T) { testSOCKS(t, n, gate) })
+	t.Run("Chain", func(t *testing.T) { testChain(t, n, gate, far) })
+	t.Run("DNS", func(t *testing.T) { testDNS(t, n) })
+	t.Run("Refused", func(t *testing.T) { testRefused(t, n) })
+	gate.stop(t)
+	far.stop(t)
+}
+
+// testPage fetches an IPv6-only page from an IPv4-only client.
+func testPage(t *testing.T, n *namespaces) {
+	direct := n.run(t, "world", "curl", "-sS", "http://[2001:db8:99::80]/page")
+	if through := n.run(t, "lan", "curl", "-sS", "http://v6only.test/page"); through != direct || len(direct) == 0 {
+		t.Errorf("the page has %d octets through the gateway and %d without, or others", len(through), len(direct))
+	}
+}
+
+// testTUN is the matrix of types A to D by TCP and UDP (RFC 3089, section 2).
+func testTUN(t *testing.T, n *namespaces, gate *process) {
+	for _, c := range []struct{ typ, client, qtype, name string }{
+		{"A", "lan", "A", "v4only.test"},
+		{"B", "lan", "A", "v6only.test"},
+		{"C", "lan6", "AAAA", "v4only.test"},
+		{"D", "lan6", "AAAA", "v6only.test"},
+	} {
+		fake := n.resolve(t, c.client, c.name, c.qtype)
+		for network, echo := range map[string]func(net.Conn) error{"tcp": echoStream, "udp": echoDatagrams} {
+			t.Run(c.typ+" "+network, func(t *testing.T) {
+				logged := gate.mark()
+				conn, err := n.dial(t.Context(), c.client, network, netip.AddrPortFrom(fake, 7))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := echo(conn); err != nil {
+					t.Error(err)
+				}
+				conn.Close()
+				gate.await(t, logged, "msg=flow", "inlet=tun", "network="+network, "name="+c.name, "type="+c.typ)
+			})
+		}
+	}
+}
+
+// testSOCKS is the matrix for clients that speak SOCKS, by name and by literal.
+func testSOCKS(t *testing.T, n *namespaces, gate *process) {
+	const v4, v6 = "127.0.0.1:1080", "[::1]:1080"
+	for _, c := range []struct{ typ, server, host, peer, dest string }{
+		{"A", v4, "v4only.test", "203.0.113.1", "dest=v4only.test:80"},
+		{"B", v4, "v6only.test", "2001:db8:99::1", "dest=v6only.test:80"},
+		{"C", v6, "v4only.test", "203.0.113.1", "dest=v4only.test:80"},
+		{"D", v6, "v6only.test", "2001:db8:99::1", "dest=v6only.test:80"},
+		{"A", v4, "203.0.113.80", "203.0.113.1", "dest=203.0.113.80:80"},
+		{"B", v4, "[2001:db8:99::80]", "2001:db8:99::1", "dest=[2001:db8:99::80]:80"},
+		{"C", v6, "203.0.113.80", "203.0.113.1", "dest=203.0.113.80:80"},
+		{"D", v6, "[2001:db8:99::80]", "2001:db8:99::1", "dest=[2001:db8:99::80]:80"},
+	} {
+		t.Run(c.typ+" "+c.host, func(t *testing.T) {
+			logged := gate.mark()
+			greeting := n.run(t, "gate", "curl", "-sS", "--socks5-hostname", c.server, "http://"+c.host+"/")
+			if !strings.HasSuffix(greeting, "greets "+c.peer+"\n") {
+				t.Errorf("the server said %q, and should have seen %s", greeting, c.peer)
+			}
+			gate.await(t, logged, "msg=flow", "inlet=socks", c.dest, "type="+c.typ)
+		})
+	}
+}
+
+// testChain reaches a name that only the second gateway can resolve, over a
+// path to it that has IPv4 only (RFC 3089, section 4).
+func testChain(t *testing.T, n *namespaces, gate, far *process) {
+	for _, c := range []struct{ client, typ string }{{"lan", "B"}, {"lan6", "D"}} {
+		t.Run(c.client, func(t *testing.T) {
+			nearLogged, farLogged := gate.mark(), far.mark()
+			greeting := n.run(t, c.client, "curl", "-sS", "http://only.far.test/")
+			if want := "only.far.test (IPv6 only) greets 2001:db8:98::1\n"; greeting != want {
+				t.Errorf("the server said %q, want %q", greeting, want)
+			}
+			gate.await(t, nearLogged, "msg=flow", "name=only.far.test", "outlet=far", "type="+c.typ)
+			far.await(t, farLogged, "msg=flow", "inlet=socks", "name=only.far.test", "type=B")
+		})
+	}
+}
+
+func testDNS(t *testing.T, n *namespaces) {
+	pool4, pool6 := netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:2::/48")
+	if fake := n.resolve(t, "lan", "v6only.test", "A"); !pool4.Contains(fake) {
+		t.Errorf("an IPv4-only client got %s, which is not in %s", fake, pool4)
+	}
+	if fake := n.resolve(t, "lan6", "v4only.test", "AAAA"); !pool6.Contains(fake) {
+		t.Errorf("an IPv6-only client got %s, which is not in %s", fake, pool6)
+	}
+	for _, c := range []struct {
+		query string
+		want  []string
+		never string
+	}{
+		{"nowhere.test A", []string{"status: NXDOMAIN", "SOA"}, ""},
+		{"nowhere.test AAAA", []string{"status: NXDOMAIN", "SOA"}, ""},
+		{"v6only.test AAAA", []string{"status: NOERROR", "ANSWER: 0", "SOA"}, "2001:db8"},
+		{"mail.test A", []string{"status: NOERROR", "ANSWER: 0", "SOA"}, "198.18."},
+		{"mail.test MX", []string{"10 dual.test.", "20 v6only.test."}, "203.0.113"},
+		{"dual.test HTTPS", []string{`1 . alpn="h2,http/1.1"`}, "hint"},
+		{"alias.test A", []string{"status: NOERROR", "198.1"}, "CNAME"},
+		{"@192.0.2.99 v6only.test A", []string{"status: NOERROR", "198.1"}, ""},
+		{"+tcp v6only.test A", []string{"status: NOERROR", "198.1"}, ""},
+	} {
+		t.Run(c.query, func(t *testing.T) {
+			reply := n.dig(t, "lan", c.query)
+			for _, want := range c.want {
+				if !strings.Contains(reply, want) {
+					t.Errorf("no %q in the reply:\n%s", want, reply)
+				}
+			}
+			if c.never != "" && strings.Contains(reply, c.never) {
+				t.Errorf("the reply has %q:\n%s", c.never, reply)
+			}
+		})
+	}
+}
+
+// testRefused wants a refusal at once, and not a connection that then dies.
+func testRefused(t *testing.T, n *namespaces) {
+	for _, c := range []struct {
+		what, client string
+		dest         netip.Addr
+	}{
+		{"closed port, IPv4 client", "lan", n.resolve(t, "lan", "closed.test", "A")},
+		{"closed port, IPv6 client", "lan6", n.resolve(t, "lan6", "closed.test", "AAAA")},
+		{"IPv4 address that stands for nothing", "lan", netip.MustParseAddr("198.19.200.200")},
+		{"IPv6 address that stands for nothing", "lan6", netip.MustParseAddr("2001:2::ffff:1")},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			start := time.Now()
+			conn, err := n.dial(t.Context(), c.client, "tcp", netip.AddrPortFrom(c.dest, 80))
+			took := time.Since(start)
+			if err == nil {
+				conn.Close()
+			}
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("connecting: %v, want %v", err, syscall.ECONNREFUSED)
+			}
+			t.Logf("refused after %.1f ms", float64(took.Microseconds())/1000)
+			if took > time.Second { // a retransmitted SYN; a good refusal takes a few ms
+				t.Errorf("refused after %v", took)
+			}
+		})
+	}
+}
+
+// testParallelDownloads fetches 1 MiB a thousand times at once. The gateway is
+// the one that users run: with the race detector it is many times slower.
+func testParallelDownloads(t *testing.T, n *namespaces) {
+	plain := *n
+	plain.binary = n.build(t, "plain")
+	gate := plain.serve(t, "gate", settings)
+	const downloads = 1000
+	want := sha256.Sum256([]byte(n.run(t, "world", "curl", "-sS", "http://[2001:db8:99::80]/mebibyte")))
+	fake := n.resolve(t, "lan", "v6only.test", "A")
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return n.dial(ctx, "lan", network, netip.AddrPortFrom(fake, 80))
+		},
+	}}
+	start := time.Now()
+	whole := make(chan error)
+	for range downloads {
+		go func() { whole <- download(t.Context(), client, "http://v6only.test/mebibyte", want) }()
+	}
+	var broken []error
+	for range downloads {
+		if err := <-whole; err != nil {
+			broken = append(broken, err)
+		}
+	}
+	if len(broken) > 0 {
+		t.Errorf("%d of %d downloads did not arrive whole, such as: %v", len(broken), downloads, broken[0])
+	}
+	t.Logf("%d downloads took %v", downloads, time.Since(start).Round(time.Millisecond))
+	gate.stop(t)
+}
+
+func download(ctx context.Context, client *http.Client, url string, want [sha256.Size]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	sum := sha256.New()
+	size, err := io.Copy(sum, response.Body)
+	if err != nil {
+		return fmt.Errorf("after %d octets: %w", size, err)
+	}
+	if [sha256.Size]byte(sum.Sum(nil)) != want {
+		return fmt.Errorf("%d octets with another SHA-256", size)
+	}
+	return nil
+}
+
+// testKilled kills the gateway, which has no time to undo anything then, and
+// wants a new one, or `sixgate cleanup`, to undo it.
+func testKilled(t *testing.T, n *namespaces, before string) {
+	n.serve(t, "gate", settings).kill(t)
+	n.run(t, "gate", n.binary, "cleanup", "--config", n.config("gate"))
+	n.checkSnapshot(t, before)
+
+	n.serve(t, "gate", settings).kill(t)
+	again := n.serve(t, "gate", settings)
+	n.run(t, "lan", "curl", "-sS", "http://v6only.test/page")
+	again.stop(t)
+	n.checkSnapshot(t, before)
+}
+
+// testNeeded wants the real address for what the client reaches without us.
+func testNeeded(t *testing.T, n *namespaces) {
+	gate := n.serve(t, "gate", strings.Replace(settings, `"always"`, `"needed"`, 1))
+	if got, want := n.resolve(t, "lan", "v4only.test", "A"), netip.MustParseAddr("203.0.113.80"); got != want {
+		t.Errorf("an IPv4-only client got %s for an IPv4-only server, want the real %s", got, want)
+	}
+	for _, name := range []string{"v4only.test", "v6only.test"} {
+		n.run(t, "lan", "curl", "-sS", "http://"+name+"/page")
+	}
+	gate.stop(t)
+}
+
+// testDeadUpstream wants SERVFAIL, soon, when no resolver answers: a name that
+// may not exist gets no fake address.
+func testDeadUpstream(t *testing.T, n *namespaces) {
+	silent, err := within(n, "world", func() (net.PacketConn, error) {
+		return net.ListenPacket("udp", "203.0.113.82:5300")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for what, upstream := range map[string]string{"refusing": "203.0.113.82:53", "silent": "203.0.113.82:5300"} {
+		t.Run(what, func(t *testing.T) {
+			gate := n.serve(t, "gate", strings.Replace(settings, "203.0.113.53:53", upstream, 1))
+			start := time.Now()
+			if reply := n.dig(t, "lan", "+tries=1 +time=20 v6only.test A"); !strings.Contains(reply, "status: SERVFAIL") {
+				t.Errorf("no SERVFAIL in the reply:\n%s", reply)
+			}
+			t.Logf("SERVFAIL after %v", time.Since(start).Round(time.Millisecond))
+			gate.stop(t)
+		})
+	}
+}
+
+// echoStream wants back what it sends, all of it after its own end, so that
+// both directions are seen to end on their own.
+func echoStream(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	sent := bytes.Repeat([]byte("IPv4 and IPv6. "), 1<<14)
+	written := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		written <- errors.Join(err, conn.(*net.TCPConn).CloseWrite())
+	}()
+	received, err := io.ReadAll(conn)
+	if err := errors.Join(<-written, err); err != nil {
+		return err
+	}
+	if !bytes.Equal(sent, received) {
+		return fmt.Errorf("%d octets came back of %d, or others", len(received), len(sent))
+	}
+	return nil
+}
+
+// echoDatagrams sends one datagram after another.
+func echoDatagrams(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	buf := make([]byte, 2048)
+	for i := range 10 {
+		sent := bytes.Repeat([]byte{byte(i)}, 1+i*100)
+		if _, err := conn.Write(sent); err != nil {
+			return err
+		}
+		size, err := conn.Read(buf)
+		if err != nil {
+			return fmt.Errorf("datagram %d: %w", i, err)
+		}
+		if !bytes.Equal(sent, buf[:size]) {
+			return fmt.Errorf("datagram %d: %d octets came back of %d, or others", i, size, len(sent))
+		}
+	}
+	return nil
+}
+
+// namespaces are the hosts of scripts/topology: lan, lan6, gate, far, world.
+type namespaces struct {
+	prefix string
+	binary string // of the gateway; with the race detector if the test has it
+	dir    string
+}
+
+// newNamespaces brings the topology up until the test ends, and skips the test
+// where that cannot be. The script removes it also if this process dies.
+func newNamespaces(t *testing.T) *namespaces {
+	t.Helper()
+	skipWithoutNamespaces(t)
+	n := &namespaces{prefix: fmt.Sprintf("test%d", os.Getpid()), dir: t.TempDir()}
+	var race []string
+	info, ok := debug.ReadBuildInfo()
+	if ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		race = []string{"-race"}
+	}
+	n.binary = n.build(t, "sixgate", race...)
+	hold := exec.Command("../../scripts/topology", "hold", n.prefix)
+	var complaints bytes.Buffer
+	hold.Stderr = &complaints
+	stdin, err := hold.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := hold.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hold.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := hold.Wait(); err != nil {
+			t.Errorf("removing the topology: %v\n%s", err, &complaints)
+		}
+	})
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the topology did not come up: %v\n%s", err, &complaints)
+	}
+	return n
+}
+
+func skipWithoutNamespaces(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for network namespaces and a TUN device")
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skip("needs a TUN device: ", err)
+	}
+	for _, tool := range []string{"ip", "nft", "ss", "sysctl", "nginx", "nsd", "socat", "curl", "dig"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs what scripts/setup installs: ", err)
+		}
+	}
+	namespaced := exec.Command("true")
+	namespaced.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	if err := namespaced.Run(); err != nil {
+		t.Skip("needs the right to make network namespaces: ", err)
+	}
+}
+
+// build builds the gateway, and returns the binary's path.
+func (n *namespaces) build(t *testing.T, name string, flags ...string) string {
+	t.Helper()
+	binary := filepath.Join(n.dir, name)
+	args := slices.Concat([]string{"build", "-buildvcs=false", "-o", binary}, flags, []string{"."})
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		t.Fatalf("building the gateway: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// command returns a command on a host. `ip` becomes the command, so that the
+// process is the command's.
+func (n *namespaces) command(ctx context.Context, host string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", n.prefix + "-" + host}, args...)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	return cmd
+}
+
+// run returns the output of a command on a host, which must succeed.
+func (n *namespaces) run(t *testing.T, host string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := n.command(ctx, host, args...).Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		t.Fatalf("on %s, %q: %v\n%s%s", host, args, err, out, exit.Stderr)
+	}
+	if err != nil {
+		t.Fatalf("on %s, %q: %v", host, args, err)
+	}
+	return string(out)
+}
+
+// dig returns the reply to a query that is written as dig's arguments.
+func (n *namespaces) dig(t *testing.T, host, query string) string {
+	t.Helper()
+	return n.run(t, host, append([]string{"dig"}, strings.Fields(query)...)...)
+}
+
+// resolve returns the one address that a host gets for a name.
+func (n *namespaces) resolve(t *testing.T, host, name, qtype string) netip.Addr {
+	t.Helper()
+	reply := n.dig(t, host, "+short "+name+" "+qtype)
+	addr, err := netip.ParseAddr(strings.TrimSpace(reply))
+	if err != nil {
+		t.Fatalf("%s has no one address of %s %s: %q", host, name, qtype, reply)
+	}
+	return addr
+}
+
+// within returns what f, which opens sockets, returns on a host. They stay
+// there; the thread comes back.
+func within[T any](n *namespaces, host string, f func() (T, error)) (result T, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		var home, away *os.File
+		if home, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return
+		}
+		defer home.Close()
+		if away, err = os.Open("/run/netns/" + n.prefix + "-" + host); err != nil {
+			return
+		}
+		defer away.Close()
+		if err = unix.Setns(int(away.Fd()), unix.CLONE_NEWNET); err != nil {
+			return
+		}
+		result, err = f()
+		// A thread that cannot come back stays locked, and ends here.
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	<-done
+	return result, err
+}
+
+// dial connects from a host.
+func (n *namespaces) dial(ctx context.Context, host, network string, dest netip.AddrPort) (net.Conn, error) {
+	return within(n, host, func() (net.Conn, error) {
+		dialer := net.Dialer{Timeout: patience}
+		return dialer.DialContext(ctx, network, dest.String())
+	})
+}
+
+// snapshot returns the network state of the gateway's box.
+func (n *namespaces) snapshot(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("../../scripts/topology", "snapshot", n.prefix).Output()
+	if err != nil {
+		t.Fatalf("taking a snapshot of the box: %v", err)
+	}
+	return string(out)
+}
+
+// checkSnapshot wants the box as it was before.
+func (n *namespaces) checkSnapshot(t *testing.T, before string) {
+	t.Helper()
+	was, is := strings.Split(before, "\n"), strings.Split(n.snapshot(t), "\n")
+	for _, line := range was {
+		if !slices.Contains(is, line) {
+			t.Errorf("gone from the box: %s", line)
+		}
+	}
+	for _, line := range is {
+		if !slices.Contains(was, line) {
+			t.Errorf("left on the box: %s", line)
+		}
+	}
+}
+
+// config is where the settings of a host's gateway are.
+func (n *namespaces) config(host string) string { return filepath.Join(n.dir, host+".toml") }
+
+// process is a running gateway.
+type process struct {
+	host  string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when the log has ended
+
+	mu      sync.Mutex
+	lines   []string      // of the log; guarded by mu
+	another chan struct{} // closed and replaced at each line; guarded by mu
+}
+
+// serve runs a gateway on a host until it is stopped, or the test ends.
+func (n *namespaces) serve(t *testing.T, host, settings string) *process {
+	t.Helper()
+	if err := os.WriteFile(n.config(host), []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{host: host, ended: make(chan struct{}), another: make(chan struct{})}
+	p.cmd = n.command(context.Background(), host, n.binary, "serve", "--config", n.config(host))
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go p.read(stderr)
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			p.kill(t)
+		}
+		if t.Failed() {
+			t.Logf("the gateway on %s said:\n%s", host, p.tail())
+		}
+	})
+	p.await(t, 0, "msg=ready")
+	return p
+}
+
+func (p *process) read(log io.Reader) {
+	defer close(p.ended)
+	for scanner := bufio.NewScanner(log); scanner.Scan(); {
+		p.mu.Lock()
+		p.lines = append(p.lines, scanner.Text())
+		close(p.another)
+		p.another = make(chan struct{})
+		p.mu.Unlock()
+	}
+}
+
+// tail returns the end of the log.
+func (p *process) tail() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines[max(0, len(p.lines)-100):], "\n")
+}
+
+// mark returns where the log ends now.
+func (p *process) mark() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lines)
+}
+
+// await waits for a line of the log, from a mark on, that has all words.
+func (p *process) await(t *testing.T, mark int, words ...string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		p.mu.Lock()
+		lines, another := p.lines[mark:], p.another
+		p.mu.Unlock()
+		for _, line := range lines {
+			fields := strings.Fields(line)
+			if !slices.ContainsFunc(words, func(word string) bool { return !slices.Contains(fields, word) }) {
+				return
+			}
+		}
+		select {
+		case <-another:
+		case <-p.ended:
+			t.Fatalf("the gateway on %s ended before it logged %q; it said:\n%s", p.host, words, p.tail())
+		case <-deadline:
+			t.Fatalf("the gateway on %s did not log %q", p.host, words)
+		}
+	}
+}
+
+// stop asks the gateway to end, and wants it to do so without complaint. The
+// race detector's findings make its exit status another than 0.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	late := time.AfterFunc(patience, func() {
+		t.Errorf("the gateway on %s did not stop", p.host)
+		p.cmd.Process.Kill()
+	})
+	defer late.Stop()
+	<-p.ended
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("the gateway on %s stopped: %v; it said:\n%s", p.host, err, p.tail())
+	}
+}
+
+// kill ends the gateway as kill -9 does.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	<-p.ended
+	if err := p.cmd.Wait(); err != nil && p.cmd.ProcessState.ExitCode() != -1 {
+		t.Errorf("the gateway on %s, killed: %v", p.host, err)
+	}
+}
