@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"reflect"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -34,7 +35,8 @@ func New(logger *slog.Logger) (*Network, error) {
 	return &Network{log: logger, handle: handle}, nil
 }
 
-// Set makes the network that of s, changing only what differs. What a killed
+// Set makes the network that of s, changing only what differs, also from an
+// earlier Set: what others have removed of it is put back. What a killed
 // gateway left is taken over: its routes and table become those of s, and
 // Close restores what was before it. After an error the network is what it
 // was before Set, and before the gateway if this was the first.
@@ -51,8 +53,10 @@ func (n *Network) Set(s State) error {
 		}
 		return errors.Join(err, n.restore())
 	}
+	if n.held == nil || !reflect.DeepEqual(*n.held, s) {
+		n.log.Info("network set", "link", s.Link, "addresses", s.Addresses, "lan", s.LAN)
+	}
 	n.held = &s
-	n.log.Info("network set", "link", s.Link, "addresses", s.Addresses, "lan", s.LAN)
 	return nil
 }
 

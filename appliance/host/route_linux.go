@@ -49,6 +49,9 @@ func (n *Network) setRoutes(pools []netip.Prefix) error {
 		if slices.Contains(standing, pool) {
 			continue
 		}
+		if n.held != nil && slices.Contains(n.held.Pools, pool) {
+			n.log.Warn("putting back a route, which somebody has removed", "pool", pool)
+		}
 		r := netlink.Route{Dst: ipNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Priority: lastMetric}
 		if err := n.handle.RouteAdd(&r); err != nil {
 			return fmt.Errorf("adding unreachable route %v: %w", pool, err)

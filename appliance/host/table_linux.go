@@ -101,6 +101,9 @@ func (n *Network) setTable(s State) error {
 	if err := before.without(after).restore(); err != nil {
 		return err
 	}
+	if !stands && n.text != "" {
+		n.log.Warn("putting back the nft table, which somebody has removed")
+	}
 	if text := s.table(after); !stands || text != n.text {
 		if _, err := nft(text, "-f", "-"); err != nil {
 			return err
