@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,10 +29,10 @@ var ErrHost = errors.New("this host cannot run the gateway")
 // Appliance is a whole gateway.
 type Appliance struct {
 	config  *config.Config
-	machine *machine
 	parts   *parts
 	ready   func()
 	logger  *slog.Logger
+	machine atomic.Pointer[machine] // as last seen
 }
 
 // New builds a gateway, and changes nothing of the machine. ready is called
@@ -41,14 +42,15 @@ func New(c *config.Config, logger *slog.Logger, ready func()) (*Appliance, error
 	if err != nil {
 		return nil, err
 	}
-	p, err := build(c, m, logger)
-	if err != nil {
-		return nil, err
-	}
 	if ready == nil {
 		ready = func() {}
 	}
-	return &Appliance{config: c, machine: m, parts: p, ready: ready, logger: logger}, nil
+	a := &Appliance{config: c, ready: ready, logger: logger}
+	a.machine.Store(m)
+	if a.parts, err = build(c, a.machine.Load, logger); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // Run opens the gateway to the world, serves until ctx ends, and closes it: DNS
@@ -71,27 +73,31 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return hostError(err)
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
-	if err := network.Set(a.machine.state(a.config)); err != nil {
+	if err := network.Set(a.machine.Load().state(a.config)); err != nil {
 		return hostError(err)
 	}
 	packets, err := stack.New(stack.Config{Device: device, MTU: a.config.TUN.MTU, Handler: a.parts.tun, Logger: a.logger})
 	if err != nil {
 		return err
 	}
-	return a.serve(ctx, packets)
+	return a.serve(ctx, packets, network)
 }
 
 // serve runs the stack and the listeners until ctx ends or one of them fails,
 // then lets the flows of both inlets end before the stack does.
-func (a *Appliance) serve(ctx context.Context, packets *stack.Stack) error {
+func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *host.Network) error {
 	ctx, stopListening := context.WithCancel(ctx)
 	defer stopListening()
 	tasks, ctx := errgroup.WithContext(ctx)
 	stackCtx, stopStack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStack()
 	tasks.Go(func() error { return packets.Run(stackCtx) })
-	err := a.listen(ctx, tasks)
+	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
+	err := a.listen(ctx, tasks, dns)
 	if err == nil {
+		tasks.Go(func() error {
+			return host.Watch(ctx, func() { a.follow(ctx, network, dns) })
+		})
 		a.logger.Info("ready")
 		a.ready()
 		<-ctx.Done()
@@ -108,31 +114,44 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack) error {
 }
 
 // listen starts tasks that serve SOCKS and, last, DNS until ctx ends.
-func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group) error {
-	opened, err := listen(ctx, "SOCKS", false, a.machine.listenSOCKS(a.config))
+func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsSockets) error {
+	opened, err := listen(ctx, "SOCKS", false, a.machine.Load().listenSOCKS(a.config))
 	if err != nil {
 		return err
 	}
 	for _, s := range opened {
 		tasks.Go(func() error { return a.parts.socks.Serve(ctx, s.listener) })
 	}
-	if opened, err = listen(ctx, "DNS", true, a.machine.listenDNS(a.config)); err != nil {
-		return err
-	}
 	// The gateway's own addresses in the pools answer DNS like all the others
 	// there, unless a server of this machine has taken port 53 everywhere.
-	for _, own := range a.machine.gatewayAddresses(a.config) {
-		more, err := listen(ctx, "DNS", true, []netip.AddrPort{netip.AddrPortFrom(own.Addr(), portDNS)})
-		if err != nil {
+	for _, own := range a.machine.Load().gatewayAddresses(a.config) {
+		if err := dns.serve(ctx, netip.AddrPortFrom(own.Addr(), portDNS)); err != nil {
 			a.logger.Warn("no DNS on the gateway's own fake address", "err", err)
 		}
-		opened = append(opened, more...)
 	}
-	for _, s := range opened {
-		tasks.Go(func() error { return a.parts.dns.ServePacket(ctx, s.packet) })
-		tasks.Go(func() error { return a.parts.dns.ServeListener(ctx, s.listener) })
+	return dns.set(ctx, a.machine.Load().listenDNS(a.config))
+}
+
+// follow looks at the machine again and makes the gateway fit it: what is
+// faked, what is denied, where DNS is served, and what others have removed of
+// the gateway's network.
+func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsSockets) {
+	if ctx.Err() != nil {
+		return
 	}
-	return nil
+	before := a.machine.Load()
+	now, err := survey(a.config)
+	if err != nil {
+		a.logger.Warn("keeping what was last known of the machine", "err", err)
+		now = before
+	}
+	a.machine.Store(now)
+	if now.uplink != before.uplink || now.String() != before.String() {
+		a.logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
+	}
+	if err := errors.Join(network.Set(now.state(a.config)), dns.set(ctx, now.listenDNS(a.config))); err != nil {
+		a.logger.Warn("following a change of the machine", "err", err)
+	}
 }
 
 // hostError marks err as ErrHost where the machine lacks a device, a right or a program.

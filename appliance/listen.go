@@ -2,15 +2,18 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"sixgate/appliance/config"
+	"sixgate/dnsfake"
 )
 
 // listenSOCKS returns the addresses that SOCKS is to be served on. On a machine
@@ -80,6 +83,46 @@ func listen(ctx context.Context, what string, datagrams bool, addrs []netip.Addr
 		opened[len(opened)-1] = s
 	}
 	return opened, nil
+}
+
+// dnsSockets are where DNS is served. It is not for concurrent use.
+type dnsSockets struct {
+	server *dnsfake.Server
+	tasks  *errgroup.Group
+	open   map[netip.AddrPort]context.CancelFunc
+	wanted []netip.AddrPort // of the last set
+}
+
+// set serves on addrs, and no more on what only the last set had. Where some
+// cannot be had, the others are served all the same.
+func (d *dnsSockets) set(ctx context.Context, addrs []netip.AddrPort) error {
+	for _, addr := range d.wanted {
+		if stop := d.open[addr]; stop != nil && !slices.Contains(addrs, addr) {
+			stop()
+			delete(d.open, addr)
+		}
+	}
+	d.wanted = addrs
+	var errs []error
+	for _, addr := range addrs {
+		errs = append(errs, d.serve(ctx, addr))
+	}
+	return errors.Join(errs...)
+}
+
+// serve serves on addr, unless that is so already.
+func (d *dnsSockets) serve(ctx context.Context, addr netip.AddrPort) error {
+	if d.open[addr] != nil {
+		return nil
+	}
+	opened, err := listen(ctx, "DNS", true, []netip.AddrPort{addr})
+	if err != nil {
+		return err
+	}
+	ctx, d.open[addr] = context.WithCancel(ctx)
+	d.tasks.Go(func() error { return d.server.ServePacket(ctx, opened[0].packet) })
+	d.tasks.Go(func() error { return d.server.ServeListener(ctx, opened[0].listener) })
+	return nil
 }
 
 // freebind lets a socket listen on an address that the kernel still checks

@@ -9,13 +9,17 @@ import (
 	"sixgate/dnsfake"
 )
 
-// machine is what the gateway must know of the machine it runs on, as it was
-// at the start.
+// machine is what the gateway must know of the machine it runs on, as one
+// survey found it. It does not change.
 type machine struct {
-	own    []netip.Addr // addresses of the machine
-	ipv6   bool         // it can have IPv6 addresses at all
+	ipv6   bool // it can have IPv6 addresses at all
 	uplink dnsfake.Families
 	lan    []lan
+
+	// denied is what no client may reach through the gateway, besides what is
+	// denied on every machine: the gateway itself, and the served networks,
+	// which need no gateway and trust it.
+	denied []netip.Prefix
 }
 
 // lan is one of the interfaces that are served.
@@ -28,9 +32,12 @@ type lan struct {
 // survey looks at the machine, and changes nothing.
 func survey(c *config.Config) (*machine, error) {
 	m := &machine{}
-	var err error
-	if m.own, err = host.LocalAddresses(); err != nil {
+	own, err := host.LocalAddresses()
+	if err != nil {
 		return nil, err
+	}
+	for _, ip := range own {
+		m.denied = append(m.denied, netip.PrefixFrom(ip, ip.BitLen()))
 	}
 	if m.ipv6, err = host.IPv6(); err != nil {
 		return nil, err
@@ -48,6 +55,9 @@ func survey(c *config.Config) (*machine, error) {
 			return nil, fmt.Errorf("surveying lan interface %s: it has no address; give it one, or set [lan] families", name)
 		}
 		m.lan = append(m.lan, l)
+		for _, p := range addresses {
+			m.denied = append(m.denied, p.Masked())
+		}
 	}
 	return m, nil
 }
@@ -93,22 +103,6 @@ func (m *machine) clientFamilies(client netip.Addr) dnsfake.Families {
 		return dnsfake.Families{IPv4: true, IPv6: m.ipv6}
 	}
 	return any
-}
-
-// denied returns what no client may reach through the gateway, besides what
-// is denied on every machine: the gateway itself, and the served networks,
-// which need no gateway and trust it.
-func (m *machine) denied() []netip.Prefix {
-	var denied []netip.Prefix
-	for _, ip := range m.own {
-		denied = append(denied, netip.PrefixFrom(ip, ip.BitLen()))
-	}
-	for _, l := range m.lan {
-		for _, p := range l.addresses {
-			denied = append(denied, p.Masked())
-		}
-	}
-	return denied
 }
 
 // state returns what the gateway wants of the machine's network.

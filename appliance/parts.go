@@ -44,8 +44,9 @@ type parts struct {
 	tun      *tunInlet
 }
 
-// build makes the parts, and touches nothing of the machine.
-func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
+// build makes the parts, and touches nothing of the machine, which current
+// returns as it was last seen.
+func build(c *config.Config, current func() *machine, logger *slog.Logger) (*parts, error) {
 	p := &parts{}
 	var err error
 	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6, Hold: leaseHold}); err != nil {
@@ -57,7 +58,7 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 	}
 	// No exception reaches the pools: what is dialled there would come back.
 	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
-	guard := outlet.NewGuard(m.denied, deny, c.Direct.Allow)
+	guard := outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
 	outlets := buildOutlets(c, p.resolver, guard, control)
 	rules := buildRules(c)
 	p.gateway, err = gateway.New(gateway.Config{
@@ -76,8 +77,8 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 	p.dns, err = dnsfake.New(dnsfake.Config{
 		Table:    p.table,
 		Resolver: p.resolver,
-		Clients:  m.clientFamilies,
-		Always:   func() dnsfake.Families { return always(c.DNS.Fake, m.uplink) },
+		Clients:  func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
+		Always:   func() dnsfake.Families { return always(c.DNS.Fake, current().uplink) },
 		Bypass:   c.DNS.Bypass,
 		Delegated: func(client netip.Addr, name string) bool {
 			_, chained := outlets[rules.PickName(client, name)].(*outlet.Via)
