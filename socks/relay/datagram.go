@@ -20,7 +20,7 @@ var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 // Write, until nothing has moved for idle, one side is closed or ctx ends, and
 // closes both. Silence is how UDP ends, so it is no error.
 func Datagrams(ctx context.Context, client, far net.Conn, idle time.Duration) (Counts, error) {
-	p := &pair{limits: Limits{Idle: idle, HalfClosed: idle}, started: time.Now()}
+	p := &pair{limits: Limits{Idle: idle, HalfClosed: idle}, started: time.Now(), failed: make(chan struct{})}
 	up := &direction{pair: p, src: client, dst: far}
 	down := &direction{pair: p, src: far, dst: client}
 	counts, err := run(ctx, up, down, (*direction).datagrams)

@@ -31,8 +31,9 @@ var ErrIdle = errors.New("idle")
 type pair struct {
 	limits  Limits
 	started time.Time
-	last    atomic.Int64 // when bytes last moved, nanoseconds since started
-	ended   atomic.Int32 // directions that have come to their end
+	failed  chan struct{} // closed when a direction has failed
+	last    atomic.Int64  // when bytes last moved, nanoseconds since started
+	ended   atomic.Int32  // directions that have come to their end
 }
 
 // Stream carries bytes between client and far until both have ended, and
@@ -44,7 +45,7 @@ type pair struct {
 // Connections that offer io.ReaderFrom or io.WriterTo carry the bytes in their
 // own way: two kernel sockets splice.
 func Stream(ctx context.Context, client, far net.Conn, limits Limits) (Counts, error) {
-	p := &pair{limits: limits, started: time.Now()}
+	p := &pair{limits: limits, started: time.Now(), failed: make(chan struct{})}
 	up := &direction{pair: p, src: client, dst: far}
 	down := &direction{pair: p, src: far, dst: client}
 	return run(ctx, up, down, (*direction).stream)
@@ -58,6 +59,7 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 	abort := func(err error) {
 		once.Do(func() {
 			first = err
+			close(up.failed)
 			reset(up.src)
 			reset(down.src)
 		})
@@ -110,8 +112,6 @@ func (d *direction) stream() error {
 			d.moved(n)
 		}
 		switch {
-		case err == nil && d.ended.Load() == 0 && aborted(d.src):
-			return syscall.ECONNRESET
 		case err == nil:
 			return d.end()
 		case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -135,20 +135,34 @@ func (d *direction) moved(n int64) {
 	d.last.Store(int64(time.Since(d.started)))
 }
 
+// grace is ample for a goroutine that has got an error to say so.
+const grace = 100 * time.Millisecond
+
 // end passes the end of src on to dst, and makes the other direction, which
 // reads from dst, look at the shorter limit.
 func (d *direction) end() error {
 	d.moved(0)
+	if d.ended.Load() == 0 && gone(d.src) {
+		select {
+		case <-d.failed: // by the reset that this end was
+			return nil
+		case <-time.After(grace):
+		}
+	}
 	if d.ended.Add(1) == 2 {
 		return nil
 	}
 	if err := d.dst.SetReadDeadline(d.wake()); err != nil {
 		return err
 	}
-	if w, ok := d.dst.(interface{ CloseWrite() error }); ok {
-		return w.CloseWrite()
+	w, ok := d.dst.(interface{ CloseWrite() error })
+	if !ok {
+		return d.dst.Close()
 	}
-	return d.dst.Close()
+	if err := w.CloseWrite(); !errors.Is(err, syscall.ENOTCONN) { // it has ended and gone
+		return err
+	}
+	return nil
 }
 
 func (p *pair) limit() time.Duration {

@@ -106,6 +106,37 @@ func TestStreamPassesOnResets(t *testing.T) {
 	}
 }
 
+// TestStreamDrainsAfterLateReset: the far host ends, and forgets the connection
+// while the client still has to read.
+func TestStreamDrainsAfterLateReset(t *testing.T) {
+	client, near := tcpPair(t)
+	out, far := tcpPair(t)
+	answer := make([]byte, 32<<10) // fits into the receive buffer
+	rand.Read(answer)
+	far.Write(answer)
+	far.CloseWrite()
+	out.Write([]byte("x")) // unread data makes the close a reset
+	for {                  // until the reset has arrived behind the end
+		far.Close()
+		if gone(out) {
+			break
+		}
+	}
+	done := make(chan result, 1)
+	go func() {
+		counts, err := Stream(t.Context(), near, out, day)
+		done <- result{counts, err}
+	}()
+	got, err := io.ReadAll(client)
+	if err != nil || !bytes.Equal(got, answer) {
+		t.Errorf("client read %d bytes, %v; want %d", len(got), err, len(answer))
+	}
+	client.Close()
+	if r := <-done; r.err != nil || r.counts.Down != int64(len(answer)) {
+		t.Errorf("got %+v", r)
+	}
+}
+
 func TestStreamEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	client, far, done := startStream(t, ctx)

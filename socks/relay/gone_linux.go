@@ -10,11 +10,12 @@ import (
 // tcpClose is TCP_CLOSE of Linux's include/net/tcp_states.h.
 const tcpClose = 7
 
-// aborted reports whether c, which has just read its end, was in truth reset.
-// The kernel tells of a reset once: when a write takes the ECONNRESET, reads
-// find a plain end. A peer that closed leaves the socket in CLOSE_WAIT, one
-// that reset it in CLOSE.
-func aborted(c net.Conn) bool {
+// gone reports whether the kernel has no more connection behind c, which has
+// just read its end. That is so after a reset of which a write has already
+// taken the ECONNRESET, for the kernel tells of it once, and reads then find a
+// plain end. It is also so when the peer's host has, long after its good end,
+// forgotten the connection and answered a keepalive by a reset.
+func gone(c net.Conn) bool {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return false
