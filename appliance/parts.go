@@ -18,10 +18,6 @@ import (
 )
 
 const (
-	// leaseHold is how long a fake address outlives its last lease. Clients
-	// keep addresses past the TTL: browsers for a minute, some for ever.
-	leaseHold = time.Hour
-
 	// halfClosed ends a connection of which one direction has ended and the
 	// other carries nothing. Without it half-open peers pile up.
 	halfClosed = 5 * time.Minute
@@ -49,7 +45,7 @@ type parts struct {
 func build(c *config.Config, current func() *machine, logger *slog.Logger) (*parts, error) {
 	p := &parts{}
 	var err error
-	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6, Hold: leaseHold}); err != nil {
+	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6}); err != nil {
 		return nil, err
 	}
 	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)

@@ -1,10 +1,11 @@
 package dnsfake
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -19,6 +20,8 @@ const (
 	maxNames = 1 << 20
 	// defaultHold covers clients that go on using an answer after its TTL.
 	defaultHold = 30 * time.Second
+	// probes is how many places in a row a new name tries.
+	probes = 8
 	// linger is how long an address stands for its name after its last flow:
 	// late segments of a closed connection live up to 2 MSL (RFC 9293,
 	// section 3.4.2).
@@ -30,14 +33,17 @@ var (
 	ErrPoolFull = fmt.Errorf("every fake address is in use: %w", syscall.ENOSPC)
 	ErrUnknown  = fmt.Errorf("fake address that stands for no name: %w", syscall.ECONNREFUSED)
 	ErrOutside  = errors.New("not an address of the pools")
+
+	errRoot = errors.New("the root is no host")
 )
 
 // TableConfig gives a Table its room.
 type TableConfig struct {
 	IPv4, IPv6 netip.Prefix // the pools: reserved space, never used in real communication
 	// Hold is the least time that an address goes on standing for its name
-	// when the last TTL given out has ended; 0: 30 s. It is longer while there
-	// are addresses that have been free for longer.
+	// when the last TTL given out has ended; 0: 30 s. An address stands for its
+	// name as long as there are others that are free or have been idle for
+	// longer, so only a busy pool ever comes down to this.
 	Hold time.Duration
 	Now  func() time.Time // nil: time.Now
 }
@@ -49,27 +55,33 @@ type Pair struct{ IPv4, IPv6 netip.Addr }
 // Table is the mapping table of RFC 3089, section 3: it gives names addresses
 // of the pools, and tells which name an address stands for. An address is not
 // given to another name while a flow holds it or an answer with it is valid; of
-// the others, the one that has been idle for the longest time goes first.
+// the others, the one that has been idle for the longest time goes first. A name
+// tends to get the same address again, as it begins looking for a free one where
+// a keyed hash of it points.
 type Table struct {
 	pool4, pool6 netip.Prefix
-	room         int // names
-	offset       int // index, above firstIndex, that the first name gets
 	hold         time.Duration
 	now          func() time.Time
-	epoch        time.Time // second 0 of slot.due
+	epoch        time.Time     // second 0 of slot.due
+	changed      chan struct{} // has one element when there are changes to save
 
-	mu    sync.Mutex       // guards what follows
-	slots []slot           // a slot's index in the pools follows from its place
-	names map[string]int32 // the slot of a name in the form of key
-	idle  queue            // the slots without flows
+	mu      sync.Mutex       // guards what follows
+	secret  [16]byte         // the hash's key
+	slots   []slot           // by index in the pools, above firstIndex
+	names   map[string]int32 // the slot of a name in the form of key
+	idle    queue            // the slots without flows
+	saving  bool             // there is a journal
+	unsaved []int32          // the slots with unsaved set
 }
 
 // slot is what the table knows of an index.
 type slot struct {
-	name       string
-	flows      int
-	due        int64 // the second since epoch from which it may be given away
+	name       string // "" when it stands for nothing
+	due        int64  // the second since epoch from which it may be given away
+	saved      int64  // the due that the journal has, or will when it has this slot
+	flows      int32
 	prev, next int32 // its neighbours in the queue
+	unsaved    bool  // the journal has yet to write it
 }
 
 // NewTable returns an empty Table.
@@ -92,18 +104,20 @@ func NewTable(conf TableConfig) (*Table, error) {
 		conf.Now = time.Now
 	}
 	t := &Table{
-		pool4: conf.IPv4.Masked(),
-		pool6: conf.IPv6.Masked(),
-		room:  min(size4, size6, maxNames),
-		hold:  conf.Hold,
-		now:   conf.Now,
-		epoch: conf.Now(),
-		names: make(map[string]int32),
-		idle:  newQueue(),
+		pool4:   conf.IPv4.Masked(),
+		pool6:   conf.IPv6.Masked(),
+		hold:    conf.Hold,
+		now:     conf.Now,
+		epoch:   conf.Now(),
+		changed: make(chan struct{}, 1),
+		slots:   make([]slot, min(size4, size6, maxNames)),
+		names:   make(map[string]int32),
+		idle:    newQueue(),
 	}
-	// Clients outlive a restart. Starting anywhere makes it unlikely that an
-	// address they still use comes to stand for another name.
-	t.offset = rand.IntN(t.room)
+	for i := range t.slots {
+		t.idle.due.append(t.slots, list{int32(i), int32(i)})
+	}
+	rand.Read(t.secret[:]) // never fails
 	return t, nil
 }
 
@@ -121,9 +135,12 @@ func poolSize(pool netip.Prefix, family bool) (int, error) {
 }
 
 // Issue returns the addresses that stand for name, and promises that they will
-// for ttl and the hold time from now. The error is ErrPoolFull.
+// for ttl and the hold time from now. The error is ErrPoolFull, but for the root.
 func (t *Table) Issue(name string, ttl time.Duration) (Pair, error) {
 	name = key(name)
+	if name == "" {
+		return Pair{}, errRoot
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.secondLocked()
@@ -131,7 +148,7 @@ func (t *Table) Issue(name string, ttl time.Duration) (Pair, error) {
 	i, ok := t.names[name]
 	if !ok {
 		var err error
-		if i, err = t.takeLocked(); err != nil {
+		if i, err = t.takeLocked(name); err != nil {
 			return Pair{}, err
 		}
 		t.slots[i].name = name
@@ -144,23 +161,38 @@ func (t *Table) Issue(name string, ttl time.Duration) (Pair, error) {
 	if s.flows == 0 {
 		t.idle.add(t.slots, i)
 	}
+	t.saveLocked(i)
 	return t.pair(i), nil
 }
 
-// takeLocked returns a slot that stands for nothing and is not in the queue.
-func (t *Table) takeLocked() (int32, error) {
-	if len(t.slots) < t.room {
-		t.slots = append(t.slots, slot{})
-		return int32(len(t.slots) - 1), nil
-	}
+// takeLocked returns a slot that stands for nothing and is not in the queue: a
+// free one where name should be, or the one that has been idle for the longest
+// time, or was never used.
+func (t *Table) takeLocked(name string) (int32, error) {
 	i := t.idle.due.first
 	if i == none {
 		return 0, ErrPoolFull
 	}
+	place := t.placeLocked(name)
+	for range probes {
+		if t.slots[place].name == "" {
+			i = place
+			break
+		}
+		place = (place + 1) % int32(len(t.slots))
+	}
 	t.idle.remove(t.slots, i)
 	delete(t.names, t.slots[i].name)
-	t.slots[i] = slot{}
+	t.slots[i] = slot{unsaved: t.slots[i].unsaved}
 	return i, nil
+}
+
+// placeLocked returns the slot that name should have. Who does not know the
+// secret cannot make names that crowd in one place.
+func (t *Table) placeLocked(name string) int32 {
+	var room [len(t.secret) + 256]byte
+	sum := sha256.Sum256(append(append(room[:0], t.secret[:]...), name...))
+	return int32(binary.BigEndian.Uint64(sum[:]) % uint64(len(t.slots)))
 }
 
 // Hold returns the name that addr stands for, and makes sure that it goes on
@@ -194,6 +226,7 @@ func (t *Table) release(i int32) {
 	if s.flows == 0 {
 		t.idle.add(t.slots, i)
 	}
+	t.saveLocked(i)
 }
 
 // NameOf returns the name that addr stands for.
@@ -224,11 +257,11 @@ func (t *Table) Len() int {
 }
 
 // Cap returns how many names can have an address at a time.
-func (t *Table) Cap() int { return t.room }
+func (t *Table) Cap() int { return len(t.slots) }
 
 // pair returns the addresses of slot i.
 func (t *Table) pair(i int32) Pair {
-	index := uint32(firstIndex + (t.offset+int(i))%t.room)
+	index := uint32(firstIndex + i)
 	ip4, ip6 := t.pool4.Addr().As4(), t.pool6.Addr().As16()
 	binary.BigEndian.PutUint32(ip4[:], binary.BigEndian.Uint32(ip4[:])|index)
 	binary.BigEndian.PutUint32(ip6[12:], binary.BigEndian.Uint32(ip6[12:])|index)
@@ -244,12 +277,12 @@ func (t *Table) slotLocked(addr netip.Addr) (int32, bool) {
 	}
 	ip, base := addr.As16(), pool.Addr().As16()
 	index := int(binary.BigEndian.Uint32(ip[12:]) - binary.BigEndian.Uint32(base[12:]))
-	if index < firstIndex || index >= firstIndex+t.room {
+	if index < firstIndex || index >= firstIndex+len(t.slots) {
 		return 0, false
 	}
-	i := int32((index - firstIndex + t.room - t.offset) % t.room)
+	i := int32(index - firstIndex)
 	pair := t.pair(i) // the octets between prefix and index count too
-	return i, int(i) < len(t.slots) && (addr == pair.IPv4 || addr == pair.IPv6)
+	return i, t.slots[i].name != "" && (addr == pair.IPv4 || addr == pair.IPv6)
 }
 
 // secondLocked returns the seconds since the epoch. They are monotonic, so a
