@@ -29,15 +29,18 @@ var ErrHost = errors.New("this host cannot run the gateway")
 // Appliance is a whole gateway.
 type Appliance struct {
 	config  *config.Config
+	version string
+	started time.Time
 	parts   *parts
 	ready   func()
 	logger  *slog.Logger
-	machine atomic.Pointer[machine] // as last seen
+	machine atomic.Pointer[machine]     // as last seen
+	packets atomic.Pointer[stack.Stack] // nil before Run
 }
 
-// New builds a gateway, and changes nothing of the machine. ready is called
-// once all is up, and may be nil.
-func New(c *config.Config, logger *slog.Logger, ready func()) (*Appliance, error) {
+// New builds a gateway, and changes nothing of the machine. version is what it
+// says it is; ready is called once all is up, and may be nil.
+func New(c *config.Config, version string, logger *slog.Logger, ready func()) (*Appliance, error) {
 	m, err := survey(c)
 	if err != nil {
 		return nil, err
@@ -45,7 +48,7 @@ func New(c *config.Config, logger *slog.Logger, ready func()) (*Appliance, error
 	if ready == nil {
 		ready = func() {}
 	}
-	a := &Appliance{config: c, ready: ready, logger: logger}
+	a := &Appliance{config: c, version: version, started: time.Now(), ready: ready, logger: logger}
 	a.machine.Store(m)
 	if a.parts, err = build(c, a.machine.Load, logger); err != nil {
 		return nil, err
@@ -80,6 +83,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.packets.Store(packets)
 	return a.serve(ctx, packets, network)
 }
 
@@ -95,6 +99,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
 	err := a.listen(ctx, tasks, dns)
 	if err == nil {
+		a.listenSight(ctx, tasks)
 		tasks.Go(func() error {
 			return host.Watch(ctx, func() { a.follow(ctx, network, dns) })
 		})
@@ -130,6 +135,27 @@ func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsS
 		}
 	}
 	return dns.set(ctx, a.machine.Load().listenDNS(a.config))
+}
+
+// listenSight starts tasks that show how the gateway is. It runs without them,
+// too: another gateway of this machine may have their places.
+func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
+	if socket := a.config.Control.Socket; socket != "" {
+		ln, err := listenControl(socket)
+		if err != nil {
+			a.logger.Warn("nobody can ask this gateway", "err", err)
+		} else {
+			tasks.Go(func() error { return serveHTTP(ctx, ln, a.controlRoutes()) })
+		}
+	}
+	if addr := a.config.Status.Listen; addr.IsValid() {
+		opened, err := listen(ctx, "status", false, []netip.AddrPort{addr})
+		if err != nil {
+			a.logger.Warn("no status page", "err", err)
+			return
+		}
+		tasks.Go(func() error { return serveHTTP(ctx, opened[0].listener, a.statusRoutes()) })
+	}
 }
 
 // follow looks at the machine again and makes the gateway fit it: what is

@@ -25,7 +25,7 @@ type = "reject"
 sever = "b:1"
 [dns]
 "a key\u001b" = 1
-`, `t.toml:2: mtu: unknown key (known: lan, tun, pool, dns, direct, socks, outlet, rule, limits, log, status, control)
+`, `t.toml:2: mtu: unknown key (known: lan, tun, pool, dns, direct, socks, outlet, rule, limits, status, control, log)
 t.toml:3: lna: unknown key (did you mean "lan"?)
 t.toml:6: tun.MTU: unknown key (did you mean "mtu"?)
 t.toml:8: limits.dial_timeout: unknown key (did you mean "dial-timeout"?)
@@ -292,6 +292,8 @@ flows-per-client = -1
 new-names-per-second = 0
 [control]
 socket = 1
+[status]
+listen = "0.0.0.0:80"
 `, `t.toml:3: tun.queues: not yet supported (leave it out)
 t.toml:4: tun.handover: not yet supported (leave it out)
 t.toml:6: pool.state: not yet supported (leave it out)
@@ -304,7 +306,8 @@ t.toml:19: outlet.password: not yet supported (leave it out)
 t.toml:21: limits.flows: not yet supported (leave it out)
 t.toml:22: limits.flows-per-client: want 0 to 2147483647, got -1
 t.toml:23: limits.new-names-per-second: not yet supported (leave it out)
-t.toml:25: control.socket: want a string, got an integer`},
+t.toml:25: control.socket: want a string, got an integer
+t.toml:27: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
 }
 
 func TestBad(t *testing.T) {

@@ -22,6 +22,8 @@ type Config struct {
 	Outlets []Outlet // names are unique, and none is BuiltInDirect or BuiltInReject
 	Rules   []Rule   // the first that matches wins; none: BuiltInDirect
 	Limits  Limits
+	Status  Status
+	Control Control
 	Log     Log
 }
 
@@ -152,6 +154,16 @@ type Limits struct {
 	UDPIdle        time.Duration
 }
 
+// Status is what anyone at an address may read of the gateway.
+type Status struct {
+	Listen netip.AddrPort // TCP, on loopback; invalid: nowhere
+}
+
+// Control is where root asks the gateway.
+type Control struct {
+	Socket string // path; empty: nowhere
+}
+
 // Log is what the gateway writes to stderr.
 type Log struct {
 	Level slog.Level
@@ -183,7 +195,9 @@ func Default() *Config {
 			TCPIdle:     2*time.Hour + 4*time.Minute, // RFC 5382, section 5
 			UDPIdle:     5 * time.Minute,             // RFC 4787, section 4.3
 		},
-		Log: Log{Level: slog.LevelInfo},
+		Status:  Status{Listen: netip.MustParseAddrPort("127.0.0.1:8064")},
+		Control: Control{Socket: "/run/sixgate/control.sock"},
+		Log:     Log{Level: slog.LevelInfo},
 	}
 }
 
@@ -236,6 +250,9 @@ func (c *Config) read(root *table) {
 	key(limits, "dial-timeout", &c.Limits.DialTimeout, duration)
 	key(limits, "tcp-idle", &c.Limits.TCPIdle, duration)
 	key(limits, "udp-idle", &c.Limits.UDPIdle, duration)
+
+	key(root.table("status"), "listen", &c.Status.Listen, orEmpty(loopbackPort))
+	key(root.table("control"), "socket", &c.Control.Socket, orEmpty(absolutePath))
 
 	log := root.table("log")
 	key(log, "level", &c.Log.Level, logLevel)

@@ -58,9 +58,7 @@ func TestFull(t *testing.T) {
 full.toml:20: dns.upstreams: "tls://9.9.9.9:853#dns.quad9.net": not yet supported (leave it out)
 full.toml:21: dns.upstreams: "https://1.1.1.1/dns-query": not yet supported (leave it out)
 full.toml:38: socks.user: not yet supported (leave it out)
-full.toml:66: limits.new-names-per-second: not yet supported (leave it out)
-full.toml:72: status.listen: not yet supported (leave it out)
-full.toml:74: control.socket: not yet supported (leave it out)`
+full.toml:66: limits.new-names-per-second: not yet supported (leave it out)`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got\n%v\nwant\n%s", err, want)
 	}
@@ -149,12 +147,17 @@ func TestGood(t *testing.T) {
 			c.Limits.DialTimeout, c.Limits.UDPIdle = 500*time.Millisecond, 168*time.Hour
 			c.Log = Log{Level: slog.LevelDebug, JSON: true}
 		}},
+		{"status and control", "status.listen = '[::1]:80'\ncontrol.socket = '/tmp/../s'", func(c *Config) {
+			c.Status.Listen = netip.MustParseAddrPort("[::1]:80")
+			c.Control.Socket = "/s"
+		}},
+		{"neither status nor control", "status.listen = ''\ncontrol.socket = ''", func(c *Config) {
+			c.Status, c.Control = Status{}, Control{}
+		}},
 		{"what asks for nothing", `tun.queues = 0
 tun.handover = "off"
 pool.state = ""
 direct.nat64 = ""
-status.listen = ""
-control.socket = ""
 limits.flows = 0
 limits.flows-per-client = 0`, func(*Config) {}},
 	}

@@ -29,8 +29,6 @@ func notYet(root *table) {
 	refuse(limits, "flows", int64(0))
 	refuse(limits, "flows-per-client", int64(0))
 	refuse[int64](limits, "new-names-per-second")
-	refuse(root.table("status"), "listen", "")
-	refuse(root.table("control"), "socket", "")
 }
 
 // notYetSchemes are the kinds of upstream resolver without function.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -144,6 +145,22 @@ func listenAddr(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("%q is no port (write it like :53)", s)
 	}
 	return netip.AddrPortFrom(netip.Addr{}, ap.Port()), nil
+}
+
+// loopbackPort parses an address and port that only this machine can reach.
+func loopbackPort(s string) (netip.AddrPort, error) {
+	ap, err := addrPort(s)
+	if err == nil && !ap.Addr().IsLoopback() {
+		err = fmt.Errorf("%s is no loopback address: %w", ap, errNotYet)
+	}
+	return ap, err
+}
+
+func absolutePath(s string) (string, error) {
+	if !filepath.IsAbs(s) {
+		return "", fmt.Errorf("%q is no absolute path", s)
+	}
+	return filepath.Clean(s), nil
 }
 
 func upstream(s string) (Upstream, error) {

@@ -15,11 +15,12 @@ import (
 	"sixgate/appliance/config"
 )
 
-// Exit codes. 0 is success, and 4 is kept for "no running gateway".
+// Exit codes other than 0.
 const (
-	exitFailed = 1 // failed while running
-	exitUsage  = 2 // bad usage or configuration
-	exitHost   = 3 // the host cannot
+	exitFailed     = 1 // failed while running
+	exitUsage      = 2 // bad usage or configuration
+	exitHost       = 3 // the host cannot
+	exitNotRunning = 4 // no running gateway to talk to
 )
 
 // defaultConfig is read when it exists and no --config is given.
@@ -43,7 +44,7 @@ func run(ctx context.Context, args []string) int {
 		RunE:          func(*cobra.Command, []string) error { return usageError{errors.New("no command given")} },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), statusCommand(), cleanupCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -70,6 +71,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, appliance.ErrHost):
 		return exitHost
+	case errors.Is(err, appliance.ErrNotRunning):
+		return exitNotRunning
 	}
 	return exitFailed
 }

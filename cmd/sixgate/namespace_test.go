@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sixgate/appliance"
 )
 
 // patience bounds what must happen but may take long on a busy machine.
@@ -84,6 +87,7 @@ func testServing(t *testing.T, n *namespaces) {
 	t.Run("Chain", func(t *testing.T) { testChain(t, n, gate, far) })
 	t.Run("DNS", func(t *testing.T) { testDNS(t, n) })
 	t.Run("Refused", func(t *testing.T) { testRefused(t, n) })
+	t.Run("Status", func(t *testing.T) { testStatus(t, n) })
 	gate.stop(t)
 	far.stop(t)
 }
@@ -225,6 +229,25 @@ func testRefused(t *testing.T, n *namespaces) {
 				t.Errorf("refused after %v", took)
 			}
 		})
+	}
+}
+
+// testStatus asks the gateway what the other tests have made it do.
+func testStatus(t *testing.T, n *namespaces) {
+	var s appliance.Status
+	if err := json.Unmarshal([]byte(n.run(t, "gate", n.binary, "status", "--json", "--config", n.config("gate"))), &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Flows.Joined["A"] == 0 || s.Flows.Joined["D"] == 0 || s.Flows.Refused["connection refused"] == 0 || s.Names.Mapped == 0 ||
+		s.DNS["fake"] == 0 || s.DNS["nx_domain"] == 0 || s.TUN["received"] == 0 || s.Uplink != "IPv4 and IPv6" {
+		t.Errorf("the gateway forgot something: %+v", s)
+	}
+	metrics := n.run(t, "gate", "curl", "-sS", "http://127.0.0.1:8064/metrics")
+	if !strings.Contains(metrics, "\nsixgate_flows_total{type=\"B\"} ") {
+		t.Errorf("no flows in the metrics:\n%s", metrics)
+	}
+	if health := n.run(t, "gate", "curl", "-sS", "http://127.0.0.1:8064/healthz"); health != "ok\n" {
+		t.Errorf("health is %q", health)
 	}
 }
 
@@ -573,6 +596,7 @@ type process struct {
 // serve runs a gateway on a host until it is stopped, or the test ends.
 func (n *namespaces) serve(t *testing.T, host, settings string) *process {
 	t.Helper()
+	settings += fmt.Sprintf("[control]\nsocket = %q\n", filepath.Join(n.dir, host+".sock")) // the hosts share one file system
 	if err := os.WriteFile(n.config(host), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func serveCommand() *cobra.Command {
 	}, func(ctx context.Context, c *config.Config) error {
 		logger := newLogger(c.Log)
 		logger.Info("starting", "version", version, "config", c.File)
-		a, err := appliance.New(c, logger, func() { notifyReady(logger, os.Getenv("NOTIFY_SOCKET")) })
+		a, err := appliance.New(c, version, logger, func() { notifyReady(logger, os.Getenv("NOTIFY_SOCKET")) })
 		if err != nil {
 			return err
 		}

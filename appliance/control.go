@@ -1,0 +1,134 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// ErrNotRunning is wrapped by errors of asking a gateway that does not run.
+var ErrNotRunning = errors.New("no running gateway")
+
+// controlRoutes are what the control socket answers.
+func (a *Appliance) controlRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Status()) })
+	return mux
+}
+
+// statusRoutes are what the status address answers, to people and monitors.
+func (a *Appliance) statusRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		a.logWriting(writeMetrics(w, a.Status()))
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		_, err := fmt.Fprintln(w, "ok")
+		a.logWriting(err)
+	})
+	return byNumber(mux)
+}
+
+// byNumber refuses requests that name the server other than by an address or
+// localhost: a web page that a browser on this machine shows could otherwise
+// give a name of its own this address, and read what is not its.
+func byNumber(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if host != "localhost" && net.ParseIP(host) == nil {
+			http.Error(w, "ask by address", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (a *Appliance) writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	a.logWriting(json.NewEncoder(w).Encode(v))
+}
+
+// logWriting tells of an answer that did not reach who asked.
+func (a *Appliance) logWriting(err error) {
+	if err != nil {
+		a.logger.Debug("answering a question about the gateway", "err", err)
+	}
+}
+
+// serveHTTP serves until ctx ends.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("answering on %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// listenControl opens the control socket, for root and its group alone. The
+// file that a killed gateway left is replaced, that of a live one is not.
+func listenControl(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("making the directory of the control socket: %w", err)
+	}
+	conn, err := net.Dial("unix", path)
+	switch {
+	case err == nil:
+		conn.Close()
+		return nil, fmt.Errorf("opening control socket %s: another gateway has it: %w", path, syscall.EADDRINUSE)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("replacing control socket: %w", err)
+		}
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("opening control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening control socket: %w", err), ln.Close())
+	}
+	return ln, nil
+}
+
+// Ask gets the answer of the gateway behind a control socket into v.
+func Ask(ctx context.Context, socket, path string, v any) error {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w at control socket %s", ErrNotRunning, socket)
+	}
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("asking the gateway for %s: %s", path, response.Status)
+	}
+	if err := json.NewDecoder(response.Body).Decode(v); err != nil {
+		return fmt.Errorf("reading the gateway's answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+func TestControlSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "control.sock")
+	var got string
+	if err := Ask(t.Context(), path, "/status", &got); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("nobody there: %v", err)
+	}
+	for _, life := range []string{"first", "after a kill"} {
+		ln, err := listenControl(path)
+		if err != nil {
+			t.Fatalf("%s: %v", life, err)
+		}
+		if _, err := listenControl(path); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%s: a second gateway got %v", life, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+			t.Errorf("%s: %v, %v", life, info.Mode(), err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- serveHTTP(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				json.NewEncoder(w).Encode(life)
+			}))
+		}()
+		if err := Ask(t.Context(), path, "/status", &got); err != nil || got != life {
+			t.Errorf("%s: answer %q, %v", life, got, err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		// What a killed gateway leaves: a file that nobody listens behind.
+		stale, err := listenControl(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stale.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
+		stale.Close()
+		if err := Ask(t.Context(), path, "/status", &got); !errors.Is(err, ErrNotRunning) {
+			t.Errorf("%s: a dead gateway: %v", life, err)
+		}
+	}
+}
+
+func TestByNumber(t *testing.T) {
+	h := byNumber(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for host, want := range map[string]int{
+		"127.0.0.1:8064": 200, "[::1]:8064": 200, "localhost:8064": 200, "127.0.0.1": 200,
+		"rebound.example:8064": 421, "rebound.example": 421, "": 421,
+	} {
+		r := httptest.NewRequest("GET", "/metrics", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("Host %q: %d, want %d", host, w.Code, want)
+		}
+	}
+}

@@ -1,0 +1,89 @@
+package appliance
+
+import (
+	"reflect"
+	"strings"
+	"time"
+
+	"sixgate/socks/gateway"
+)
+
+// Status is how a running gateway is.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	Uplink  string    `json:"uplink"` // families with a default route
+	LAN     string    `json:"lan"`    // interfaces served, with their clients' families
+	Names   Names     `json:"names"`
+
+	Flows struct {
+		Live    int64             `json:"live"`
+		Joined  map[string]uint64 `json:"joined"`  // ever, by type A to D
+		Refused map[string]uint64 `json:"refused"` // ever, by reason
+		Up      uint64            `json:"up"`      // payload bytes of ended flows, client to far
+		Down    uint64            `json:"down"`    // payload bytes of ended flows, far to client
+	} `json:"flows"`
+
+	DNS map[string]uint64 `json:"dns"` // answers, by kind
+	TUN map[string]uint64 `json:"tun"` // events of the device and its stack
+}
+
+// Names says how full the mapping table is.
+type Names struct {
+	Mapped int `json:"mapped"`
+	Room   int `json:"room"`
+}
+
+// Status returns how the gateway is now.
+func (a *Appliance) Status() Status {
+	m, flows := a.machine.Load(), a.parts.gateway.Counters()
+	s := Status{
+		Version: a.version,
+		Started: a.started,
+		Uplink:  familyNames(m.uplink),
+		LAN:     m.String(),
+		Names:   Names{Mapped: a.parts.table.Len(), Room: a.parts.table.Cap()},
+		DNS:     fields(a.parts.dns.Counters()),
+	}
+	if packets := a.packets.Load(); packets != nil {
+		s.TUN = fields(packets.Counters())
+	}
+	s.Flows.Live, s.Flows.Up, s.Flows.Down = flows.Live, flows.Up, flows.Down
+	s.Flows.Joined = map[string]uint64{}
+	for _, t := range gateway.Types {
+		s.Flows.Joined[t.String()] = flows.Joined[t]
+	}
+	s.Flows.Refused = map[string]uint64{}
+	for reply, n := range flows.Refused {
+		s.Flows.Refused[reply.String()] = n
+	}
+	return s
+}
+
+// fields returns the counts of a Counters struct by their names in
+// lower_case.
+func fields(counters any) map[string]uint64 {
+	values := map[string]uint64{}
+	v := reflect.ValueOf(counters)
+	for i := range v.NumField() {
+		if field := v.Field(i); field.Kind() == reflect.Uint64 {
+			values[snake(v.Type().Field(i).Name)] = field.Uint()
+		}
+	}
+	return values
+}
+
+// snake turns TCPOverLimit into tcp_over_limit.
+func snake(name string) string {
+	var b strings.Builder
+	for i, c := range name {
+		upper := 'A' <= c && c <= 'Z'
+		next := i+1 < len(name) && 'a' <= name[i+1] && name[i+1] <= 'z'
+		previous := i > 0 && !('A' <= name[i-1] && name[i-1] <= 'Z')
+		if upper && i > 0 && (next || previous) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(c)
+	}
+	return strings.ToLower(b.String())
+}

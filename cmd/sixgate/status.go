@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sixgate/appliance"
+	"sixgate/appliance/config"
+)
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "status", Short: "Show how the running gateway is"}
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	return askCommand(cmd, func(ctx context.Context, socket string) error {
+		var s appliance.Status
+		if err := appliance.Ask(ctx, socket, "/status", &s); err != nil {
+			return err
+		}
+		if *asJSON {
+			return json.NewEncoder(os.Stdout).Encode(s)
+		}
+		return printStatus(os.Stdout, s)
+	})
+}
+
+// askCommand makes cmd one that asks a running gateway, which it finds by the
+// flag --socket, else by the configuration.
+func askCommand(cmd *cobra.Command, ask func(ctx context.Context, socket string) error) *cobra.Command {
+	socket := cmd.Flags().String("socket", "", "control socket `path` of the gateway (default: as configured)")
+	cmd = withConfig(cmd, func(ctx context.Context, c *config.Config) error {
+		if *socket == "" {
+			*socket = c.Control.Socket
+		}
+		return ask(ctx, *socket)
+	})
+	cmd.MarkFlagsMutuallyExclusive("socket", "config")
+	return cmd
+}
+
+func printStatus(w io.Writer, s appliance.Status) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "running\tfor %v, version %s\n", time.Since(s.Started).Round(time.Second), s.Version)
+	fmt.Fprintf(t, "uplink\t%s\n", s.Uplink)
+	fmt.Fprintf(t, "lan\t%s\n", s.LAN)
+	fmt.Fprintf(t, "names\t%d mapped of %d\n", s.Names.Mapped, s.Names.Room)
+	fmt.Fprintf(t, "flows\t%d live; ever: %s\n", s.Flows.Live, counts(s.Flows.Joined))
+	fmt.Fprintf(t, "refused\t%s\n", counts(s.Flows.Refused))
+	fmt.Fprintf(t, "bytes\t%d up, %d down\n", s.Flows.Up, s.Flows.Down)
+	fmt.Fprintf(t, "dns\t%d fake, %d real, %d no such name, %d no such data, %d failed\n",
+		s.DNS["fake"], s.DNS["real"], s.DNS["nx_domain"], s.DNS["no_data"], s.DNS["serv_fail"])
+	return t.Flush()
+}
+
+// counts lists what is not zero.
+func counts(values map[string]uint64) string {
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if n := values[key]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, key))
+		}
+	}
+	if parts == nil {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
