@@ -70,8 +70,22 @@ func TestOpenTUN(t *testing.T) {
 	}
 }
 
+// plain is a device that is reached by its Read and Write only.
+type plain struct{ stack.Device }
+
+func (plain) File() *os.File { return nil }
+
 // The kernel as a client: what it makes of our answers.
 func TestKernelClient(t *testing.T) {
+	for name, reach := range map[string]func(stack.Device) stack.Device{
+		"virtio":   func(d stack.Device) stack.Device { return d },
+		"portable": func(d stack.Device) stack.Device { return plain{d} },
+	} {
+		t.Run(name, func(t *testing.T) { testKernelClient(t, reach) })
+	}
+}
+
+func testKernelClient(t *testing.T, reach func(stack.Device) stack.Device) {
 	enterNamespace(t)
 	device, err := stack.OpenTUN("sixtest0", 1500)
 	if err != nil {
@@ -83,7 +97,7 @@ func TestKernelClient(t *testing.T) {
 	ip(t, "route add 198.18.0.0/15 dev sixtest0 src 192.0.2.2")
 	ip(t, "route add 2001:2::/48 dev sixtest0 src 2001:db8::2")
 	answers := map[uint16]error{1: syscall.ECONNREFUSED, 2: syscall.EHOSTUNREACH, 3: syscall.ENETUNREACH, 4: syscall.EACCES}
-	_, stop := start(t, stack.Config{Device: device, Handler: handler{
+	_, stop := start(t, stack.Config{Device: reach(device), Handler: handler{
 		tcp: func(ctx context.Context, r *stack.TCPRequest) {
 			if err := answers[r.Dest().Port()]; err != nil {
 				r.Refuse(err)

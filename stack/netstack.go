@@ -60,7 +60,7 @@ func configure(network *netstack.Stack, link *link) tcpip.Error {
 		{Destination: header.IPv4EmptySubnet, NIC: nic},
 		{Destination: header.IPv6EmptySubnet, NIC: nic},
 	})
-	return nil
+	return link.connect(network)
 }
 
 func setTCPOptions(network *netstack.Stack) tcpip.Error {

@@ -79,7 +79,16 @@ func (s *Stack) Counters() Counters { return s.counters.snapshot() }
 // when the Device does. Run closes the Device before it returns, and may be
 // called once.
 func (s *Stack) Run(ctx context.Context) error {
-	link := newLink(s.config, &s.counters)
+	carrier, err := newCarrier(s.config, &s.counters)
+	if err != nil {
+		return errors.Join(err, s.config.Device.Close())
+	}
+	return s.run(ctx, carrier)
+}
+
+// run is Run over one way to reach the Device.
+func (s *Stack) run(ctx context.Context, carrier carrier) error {
+	link := newLink(carrier, s.config, &s.counters)
 	network, err := newNetwork(link)
 	if err != nil {
 		return errors.Join(err, s.config.Device.Close())
@@ -91,11 +100,10 @@ func (s *Stack) Run(ctx context.Context) error {
 	network.SetTransportProtocolHandler(udp.ProtocolNumber, udpSide.handle)
 	link.onSYN = tcpSide.reopen
 
-	var sender, others sync.WaitGroup
-	sender.Go(link.send)
+	var running sync.WaitGroup
 	received := make(chan error, 1)
-	others.Go(func() { received <- link.receive() })
-	others.Go(func() {
+	running.Go(func() { received <- link.receive(link) })
+	running.Go(func() {
 		for range s.config.Device.Events() { // full, it would block the device
 		}
 	})
@@ -107,12 +115,10 @@ func (s *Stack) Run(ctx context.Context) error {
 	cancel()
 	s.flows.close(network)
 	network.Destroy()
-	close(link.done)
-	sender.Wait() // for the last resets to leave
 	if closing := s.config.Device.Close(); closing != nil && !errors.Is(closing, os.ErrClosed) {
 		err = errors.Join(err, fmt.Errorf("closing the TUN device: %w", closing))
 	}
-	others.Wait()
+	running.Wait()
 	return err
 }
 

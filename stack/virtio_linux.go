@@ -1,0 +1,188 @@
+package stack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	// virtioHeader is the size of a struct virtio_net_hdr, in bytes: flags,
+	// gso_type, hdr_len, gso_size, csum_start, csum_offset, the last four of
+	// 16 bits in the machine's byte order (Virtual I/O Device 1.2, section
+	// 5.1.6).
+	virtioHeader = 10
+	// offloads are those of a TUN device that suit netstack. UDP's does not:
+	// it would take merged datagrams for one.
+	offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+	// burst is how many packets are read before those merged are delivered,
+	// where no pause does it sooner.
+	burst = 64
+)
+
+// virtio is the carrier over the descriptor of a TUN device whose packets come
+// with a virtio_net_hdr: the kernel leaves several segments of a connection in
+// one packet, and checksums to whoever sends the packet on.
+type virtio struct {
+	device   syscall.RawConn
+	counters *counters
+	writes   sync.Pool // of *virtioWrite
+}
+
+// newCarrier returns the best carrier for config's device.
+func newCarrier(config Config, counters *counters) (carrier, error) {
+	file := config.Device.File()
+	if file == nil {
+		return newPortable(config, counters), nil
+	}
+	device, err := file.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("reaching the TUN device: %w", err)
+	}
+	offloading := false
+	if err := device.Control(func(fd uintptr) { offloading = offload(int(fd)) }); err != nil {
+		return nil, fmt.Errorf("reaching the TUN device: %w", err)
+	}
+	if !offloading {
+		return newPortable(config, counters), nil
+	}
+	return newVirtio(device, counters), nil
+}
+
+// offload asks for the offloads of a TUN device, and reports whether they are
+// given.
+func offload(fd int) bool {
+	request, err := unix.NewIfreq("")
+	if err != nil || unix.IoctlIfreq(fd, unix.TUNGETIFF, request) != nil {
+		return false
+	}
+	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
+	return request.Uint16()&unix.IFF_VNET_HDR != 0 && err == nil && size == virtioHeader &&
+		unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads) == nil
+}
+
+func newVirtio(device syscall.RawConn, counters *counters) *virtio {
+	v := &virtio{device: device, counters: counters}
+	v.writes.New = func() any { return newVirtioWrite() }
+	return v
+}
+
+func (v *virtio) receive(l *link) error {
+	frame := make([]byte, virtioHeader+65535)
+	var failure error
+	// Reads until nothing is there, as each wait costs more than a read.
+	read := func(fd uintptr) bool {
+		defer l.flush()
+		for range burst {
+			n, err := unix.Read(int(fd), frame)
+			switch {
+			case err == nil:
+				v.take(l, frame[:n])
+			case errors.Is(err, unix.EAGAIN):
+				return false
+			case !errors.Is(err, unix.EINTR):
+				failure = err
+				return true
+			}
+		}
+		return true // between bursts, to see whether the device was closed
+	}
+	for failure == nil {
+		failure = errors.Join(failure, v.device.Read(read))
+	}
+	v.counters.deviceErrors.Add(1)
+	return fmt.Errorf("reading from the TUN device: %w", failure)
+}
+
+// take delivers the packet in frame to l.
+func (v *virtio) take(l *link, frame []byte) {
+	if len(frame) < virtioHeader {
+		v.counters.received.Add(1)
+		v.counters.droppedNotIP.Add(1)
+		return
+	}
+	// NEEDS_CSUM: it comes from this host or from a merging one, and its
+	// checksum is not yet there. DATA_VALID: the kernel has looked.
+	verified := frame[0]&(unix.VIRTIO_NET_HDR_F_NEEDS_CSUM|unix.VIRTIO_NET_HDR_F_DATA_VALID) != 0
+	l.deliver(frame[virtioHeader:], verified)
+}
+
+// send writes in the caller's goroutine: that keeps the order in a connection,
+// and a TUN device does not block.
+func (v *virtio) send(pkts []*netstack.PacketBuffer) {
+	w := v.writes.Get().(*virtioWrite)
+	defer v.writes.Put(w)
+	for _, pkt := range pkts {
+		w.load(pkt)
+		if err := v.device.Control(w.write); err != nil || w.err != nil {
+			v.counters.deviceErrors.Add(1)
+			continue
+		}
+		v.counters.sent.Add(1)
+	}
+	w.unload()
+}
+
+// maxMerged is the longest IP packet.
+func (v *virtio) maxMerged() uint32 { return 65535 }
+
+// virtioWrite is one packet on its way to a descriptor.
+type virtioWrite struct {
+	header [virtioHeader]byte
+	parts  [][]byte // the header first
+	err    error    // of the write
+	write  func(fd uintptr)
+}
+
+func newVirtioWrite() *virtioWrite {
+	w := &virtioWrite{}
+	w.write = func(fd uintptr) { _, w.err = unix.Writev(int(fd), w.parts) }
+	return w
+}
+
+func (w *virtioWrite) load(pkt *netstack.PacketBuffer) {
+	w.header = encodeVirtio(pkt)
+	w.parts = append(w.parts[:0], w.header[:])
+	views, offset := pkt.AsViewList()
+	for view := views.Front(); view != nil; view = view.Next() {
+		part := view.AsSlice()
+		if skipped := min(offset, len(part)); skipped > 0 {
+			part, offset = part[skipped:], offset-skipped
+		}
+		if len(part) > 0 {
+			w.parts = append(w.parts, part)
+		}
+	}
+}
+
+// unload forgets the packet's memory.
+func (w *virtioWrite) unload() {
+	clear(w.parts)
+	w.parts = w.parts[:0]
+}
+
+// encodeVirtio returns the header that tells the kernel what netstack left to
+// it: the checksum, and to cut the packet into segments.
+func encodeVirtio(pkt *netstack.PacketBuffer) (h [virtioHeader]byte) {
+	gso := &pkt.GSOOptions
+	if gso.Type == netstack.GSONone || !gso.NeedsCsum {
+		return h
+	}
+	h[0] = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM
+	binary.NativeEndian.PutUint16(h[2:], uint16(pkt.HeaderSize()))
+	binary.NativeEndian.PutUint16(h[6:], gso.L3HdrLen)
+	binary.NativeEndian.PutUint16(h[8:], gso.CsumOffset)
+	if pkt.Data().Size() > int(gso.MSS) {
+		h[1] = unix.VIRTIO_NET_HDR_GSO_TCPV4
+		if gso.Type == netstack.GSOTCPv6 {
+			h[1] = unix.VIRTIO_NET_HDR_GSO_TCPV6
+		}
+		binary.NativeEndian.PutUint16(h[4:], gso.MSS)
+	}
+	return h
+}
