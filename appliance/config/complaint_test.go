@@ -90,6 +90,16 @@ upstreams = [
 	"udp://192.0.2.1:53",
 	"tcp://192.0.2.1:53",
 	"udp://192.0.2.1:53",
+	"tls://dns.example:853",
+	"tls://192.0.2.1:853#",
+	"tls://192.0.2.1:853#192.0.2.2",
+	"https://dns.example/dns-query",
+	"https://dns.example/dns-query#dns.example",
+	"https://192.0.2.1/dns-query#192.0.2.1",
+	"https://192.0.2.1",
+	"https://192.0.2.1:0/dns-query",
+	"https://me@192.0.2.1/dns-query",
+	"https://192.0.2.1/dns-query{?dns}",
 ]
 bypass = ["*", "a.*.b", "192.0.2.1", "a b", "bücher.example"]
 [direct]
@@ -114,27 +124,37 @@ t.toml:9: dns.fake: unknown value "" (known: needed, always, auto)
 t.toml:11: dns.upstreams: "192.0.2.1" has no scheme (write it like udp://192.0.2.1:53)
 t.toml:12: dns.upstreams: "192.0.2.1" is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)
 t.toml:13: dns.upstreams: "resolver.example:53" is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)
-t.toml:14: dns.upstreams: "quic://192.0.2.1:853" has an unknown scheme (write udp:// or tcp://)
+t.toml:14: dns.upstreams: "quic://192.0.2.1:853" has an unknown scheme (write udp://, tcp://, tls:// or https://)
 t.toml:15: dns.upstreams: port 0 in "192.0.2.1:0" (1 to 65535)
 t.toml:18: dns.upstreams: "udp://192.0.2.1:53" is given twice (delete one)
-t.toml:20: dns.bypass: "*" is no name and no *.suffix: parsing host "*": octet 0x2a in a name (write it like example.com or *.example.com, other scripts as xn--)
-t.toml:20: dns.bypass: "192.0.2.1" is no name and no *.suffix: an address where a name belongs (write it like example.com or *.example.com, other scripts as xn--)
-t.toml:20: dns.bypass: "a b" is no name and no *.suffix: parsing host "a b": octet 0x20 in a name (write it like example.com or *.example.com, other scripts as xn--)
-t.toml:20: dns.bypass: "a.*.b" is no name and no *.suffix: parsing host "a.*.b": octet 0x2a in a name (write it like example.com or *.example.com, other scripts as xn--)
-t.toml:20: dns.bypass: "bücher.example" is no name and no *.suffix: parsing host "bücher.example": octet 0xc3 in a name (write it like example.com or *.example.com, other scripts as xn--)
-t.toml:22: direct.mark: want 0 to 4294967295, got -1
-t.toml:23: direct.prefer: unknown value "IPv6" (did you mean "ipv6"?)
-t.toml:24: direct.interface: "a b" is no interface name (1 to 15 octets without space, '/', ':' or '%')
-t.toml:25: direct.deny: "10.0.0.0/33" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
-t.toml:25: direct.deny: "192.0.2.1/24" has host bits set (write 192.0.2.0/24)
-t.toml:25: direct.deny: "::ffff:192.0.2.1" is IPv4 in IPv6 form (write it as IPv4)
-t.toml:25: direct.deny: "example.com" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
-t.toml:25: direct.deny: "fe80::1%lan0" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
-t.toml:27: limits.dial-timeout: "10" is no duration (write it like 10s, 5m or 2h4m)
-t.toml:28: limits.tcp-idle: want more than 0s and at most 168h0m0s, got 0s
-t.toml:29: limits.udp-idle: want more than 0s and at most 168h0m0s, got 8000h0m0s
-t.toml:31: log.level: unknown value "INFO" (did you mean "info"?)
-t.toml:32: log.format: unknown value "xml" (known: text, json)`},
+t.toml:19: dns.upstreams: "dns.example:853" is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)
+t.toml:20: dns.upstreams: "" is no name: parsing host "": empty name (write it like dns.example)
+t.toml:21: dns.upstreams: "192.0.2.2" is no name: an address where a name belongs (write it like dns.example)
+t.toml:22: dns.upstreams: "https://dns.example/dns-query" has a name and no address (write it like https://dns.example/dns-query#192.0.2.1)
+t.toml:23: dns.upstreams: "https://dns.example/dns-query#dns.example" has a name and no address (write it like https://dns.example/dns-query#192.0.2.1)
+t.toml:24: dns.upstreams: "https://192.0.2.1/dns-query#192.0.2.1" has two addresses (leave out the one behind the #)
+t.toml:25: dns.upstreams: "https://192.0.2.1" is no URL of a resolver (write it like https://192.0.2.1/dns-query)
+t.toml:26: dns.upstreams: port 0 in "192.0.2.1:0" (1 to 65535)
+t.toml:27: dns.upstreams: "https://me@192.0.2.1/dns-query" is no URL of a resolver (write it like https://192.0.2.1/dns-query)
+t.toml:28: dns.upstreams: "https://192.0.2.1/dns-query{?dns}" is no URL of a resolver (write it like https://192.0.2.1/dns-query)
+t.toml:30: dns.bypass: "*" is no name and no *.suffix: parsing host "*": octet 0x2a in a name (write it like example.com or *.example.com, other scripts as xn--)
+t.toml:30: dns.bypass: "192.0.2.1" is no name and no *.suffix: an address where a name belongs (write it like example.com or *.example.com, other scripts as xn--)
+t.toml:30: dns.bypass: "a b" is no name and no *.suffix: parsing host "a b": octet 0x20 in a name (write it like example.com or *.example.com, other scripts as xn--)
+t.toml:30: dns.bypass: "a.*.b" is no name and no *.suffix: parsing host "a.*.b": octet 0x2a in a name (write it like example.com or *.example.com, other scripts as xn--)
+t.toml:30: dns.bypass: "bücher.example" is no name and no *.suffix: parsing host "bücher.example": octet 0xc3 in a name (write it like example.com or *.example.com, other scripts as xn--)
+t.toml:32: direct.mark: want 0 to 4294967295, got -1
+t.toml:33: direct.prefer: unknown value "IPv6" (did you mean "ipv6"?)
+t.toml:34: direct.interface: "a b" is no interface name (1 to 15 octets without space, '/', ':' or '%')
+t.toml:35: direct.deny: "10.0.0.0/33" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
+t.toml:35: direct.deny: "192.0.2.1/24" has host bits set (write 192.0.2.0/24)
+t.toml:35: direct.deny: "::ffff:192.0.2.1" is IPv4 in IPv6 form (write it as IPv4)
+t.toml:35: direct.deny: "example.com" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
+t.toml:35: direct.deny: "fe80::1%lan0" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
+t.toml:37: limits.dial-timeout: "10" is no duration (write it like 10s, 5m or 2h4m)
+t.toml:38: limits.tcp-idle: want more than 0s and at most 168h0m0s, got 0s
+t.toml:39: limits.udp-idle: want more than 0s and at most 168h0m0s, got 8000h0m0s
+t.toml:41: log.level: unknown value "INFO" (did you mean "info"?)
+t.toml:42: log.format: unknown value "xml" (known: text, json)`},
 
 	{"pools", "[pool]\nipv4 = '198.18.0.0/25'\nipv6 = '2001:2::/113'\n", `t.toml:2: pool.ipv4: 198.18.0.0/25 is too small (/24 or shorter)
 t.toml:3: pool.ipv6: 2001:2::/113 is too small (/112 or shorter)`},

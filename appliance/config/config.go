@@ -76,8 +76,10 @@ type DNS struct {
 
 // Upstream is a resolver to ask.
 type Upstream struct {
-	Network string // "udp", with TCP for what is truncated, or "tcp"
+	Network string // "udp", with TCP for what is truncated, "tcp", "tls" or "https"
 	Addr    netip.AddrPort
+	Name    string // that the certificate of "tls" or "https" must be for; empty: Addr's address
+	Path    string // of an "https" URI, with its query; else empty
 }
 
 // FakePolicy says which names get a fake address.

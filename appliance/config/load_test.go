@@ -55,8 +55,6 @@ func TestFull(t *testing.T) {
 	}
 	_, err = Parse("full.toml", data)
 	want := `full.toml:14: pool.state: not yet supported (leave it out)
-full.toml:20: dns.upstreams: "tls://9.9.9.9:853#dns.quad9.net": not yet supported (leave it out)
-full.toml:21: dns.upstreams: "https://1.1.1.1/dns-query": not yet supported (leave it out)
 full.toml:38: socks.user: not yet supported (leave it out)
 full.toml:66: limits.new-names-per-second: not yet supported (leave it out)`
 	if err == nil || err.Error() != want {
@@ -86,7 +84,11 @@ func full() *Config {
 	c := Default()
 	c.LAN.Interfaces = []string{"lan0"}
 	c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
-	c.DNS.Upstreams = []Upstream{{"udp", netip.MustParseAddrPort("10.66.0.2:53")}}
+	c.DNS.Upstreams = []Upstream{
+		{Network: "udp", Addr: netip.MustParseAddrPort("10.66.0.2:53")},
+		{Network: "tls", Addr: netip.MustParseAddrPort("9.9.9.9:853"), Name: "dns.quad9.net"},
+		{Network: "https", Addr: netip.MustParseAddrPort("1.1.1.1:443"), Path: "/dns-query"},
+	}
 	c.DNS.Bypass = []string{"*.corp.example"}
 	c.Outlets = []Outlet{
 		{Name: "near", Type: OutletSOCKS5, Server: socks.Addr{IP: netip.MustParseAddr("192.0.2.1"), Port: 1080}},
@@ -129,6 +131,13 @@ func TestGood(t *testing.T) {
 				netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("10.0.0.0/8"),
 			}
 			c.Direct.Allow = []netip.Prefix{netip.MustParsePrefix("169.254.169.254/32")}
+		}},
+		{"encrypted upstreams", "dns.upstreams = ['tls://[2001:db8::1]:853', 'https://DNS.Example:8443/q?a=b#192.0.2.1', 'https://[2001:db8::1]/dns-query']", func(c *Config) {
+			c.DNS.Upstreams = []Upstream{
+				{Network: "tls", Addr: netip.MustParseAddrPort("[2001:db8::1]:853")},
+				{Network: "https", Addr: netip.MustParseAddrPort("192.0.2.1:8443"), Name: "dns.example", Path: "/q?a=b"},
+				{Network: "https", Addr: netip.MustParseAddrPort("[2001:db8::1]:443"), Path: "/dns-query"},
+			}
 		}},
 		{"direct", "[direct]\nprefer = 'ipv4-only'\nmark = 0xffffffff\ninterface = 'wan0'", func(c *Config) {
 			c.Direct.Prefer, c.Direct.Mark, c.Direct.Interface = OnlyIPv4, 0xffffffff, "wan0"

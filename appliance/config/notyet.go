@@ -30,6 +30,3 @@ func notYet(root *table) {
 	refuse(limits, "flows-per-client", int64(0))
 	refuse[int64](limits, "new-names-per-second")
 }
-
-// notYetSchemes are the kinds of upstream resolver without function.
-func notYetSchemes() []string { return []string{"tls", "https"} }

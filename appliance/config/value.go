@@ -163,20 +163,6 @@ func absolutePath(s string) (string, error) {
 	return filepath.Clean(s), nil
 }
 
-func upstream(s string) (Upstream, error) {
-	scheme, address, ok := strings.Cut(s, "://")
-	switch {
-	case !ok || scheme == "":
-		return Upstream{}, fmt.Errorf("%q has no scheme (write it like udp://192.0.2.1:53)", s)
-	case slices.Contains(notYetSchemes(), scheme):
-		return Upstream{}, fmt.Errorf("%q: %w", s, errNotYet)
-	case scheme != "udp" && scheme != "tcp":
-		return Upstream{}, fmt.Errorf("%q has an unknown scheme (write udp:// or tcp://)", s)
-	}
-	ap, err := addrPort(address)
-	return Upstream{Network: scheme, Addr: ap}, err
-}
-
 // server parses a name or an address with a port other than 0.
 func server(s string) (socks.Addr, error) {
 	addr, err := socks.ParseAddr(s)

@@ -23,24 +23,54 @@ const (
 	// failure is the life of an answer that could not be had. RFC 9520,
 	// section 3.2 wants 1 s to 5 min.
 	failure = 2 * time.Second
+	// maxStale is how long an answer about the name goes on to serve where no
+	// fresh one can be had, and staleTTL the TTL it is given then, in seconds
+	// (RFC 8767, sections 4 and 5).
+	maxStale = 24 * time.Hour
+	staleTTL = 30
 )
 
 // answer is what the servers had to say to a question. It does not change once
 // it is made.
 type answer struct {
-	msg     *dns.Msg // scrubbed; nil when err is not
+	wire    []byte        // the reply, scrubbed; nil when err is not
+	rcode   int           // of the reply
+	addrs   []netip.Addr  // in the reply to a question for addresses
+	ttl     time.Duration // the least in the answer section; maxFresh if that is empty
 	err     error
 	at      time.Time
 	expires time.Time
 }
 
-// newAnswer makes the answer of what asking at the time of now gave.
+// newAnswer makes the answer of what asking at the time of now gave. msg is
+// scrubbed.
 func newAnswer(msg *dns.Msg, err error, now time.Time) *answer {
-	life := failure
 	if err == nil {
-		life = lifetime(msg)
+		msg.Compress = true
+		a := &answer{rcode: msg.Rcode, addrs: Addrs(msg), ttl: leastTTL(msg), at: now, expires: now.Add(lifetime(msg))}
+		if a.wire, err = msg.Pack(); err == nil {
+			return a
+		}
 	}
-	return &answer{msg: msg, err: err, at: now, expires: now.Add(life)}
+	return &answer{err: err, at: now, expires: now.Add(failure)}
+}
+
+// definite reports whether a tells something about the name.
+func (a *answer) definite() bool { return a.err == nil && definite(a.rcode) }
+
+func (a *answer) fresh(now time.Time) bool { return now.Before(a.expires) }
+
+// usable reports whether a may be given to anybody any more.
+func (a *answer) usable(now time.Time) bool {
+	return a.fresh(now) || a.definite() && now.Before(a.expires.Add(maxStale))
+}
+
+// age returns the TTL that is left of ttl seconds.
+func (a *answer) age(ttl uint32, now time.Time) uint32 {
+	if !a.fresh(now) {
+		return staleTTL
+	}
+	return ttl - min(ttl, uint32(max(0, now.Sub(a.at))/time.Second))
 }
 
 // reply returns a's message as the reply to q, its TTLs counted down to now. It
@@ -49,20 +79,39 @@ func (a *answer) reply(q *dns.Msg, now time.Time) (*dns.Msg, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
-	m := a.msg.Copy()
+	m := new(dns.Msg)
+	if err := m.Unpack(a.wire); err != nil {
+		return nil, err
+	}
 	m.Id = q.Id
-	m.Question = append([]dns.Question(nil), q.Question...)
-	age := uint32(max(0, now.Sub(a.at)) / time.Second)
+	m.Question[0] = q.Question[0]
 	for _, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
 		for _, rr := range section {
 			h := rr.Header()
-			h.Ttl -= min(h.Ttl, age)
+			if h.Rrtype == dns.TypeOPT {
+				continue
+			}
+			h.Ttl = a.age(h.Ttl, now)
 			if strings.EqualFold(h.Name, q.Question[0].Name) {
 				h.Name = q.Question[0].Name
 			}
 		}
 	}
+	switch {
+	case q.IsEdns0() == nil:
+		m.Extra = keep(m.Extra, func(h *dns.RR_Header) bool { return h.Rrtype != dns.TypeOPT })
+	case !a.fresh(now):
+		tell(m, a.staleness())
+	}
 	return m, nil
+}
+
+// staleness returns what to say of a once it is not fresh.
+func (a *answer) staleness() *dns.EDNS0_EDE {
+	if a.rcode == dns.RcodeNameError {
+		return &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleNXDOMAINAnswer}
+	}
+	return &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer}
 }
 
 // lifetime returns how long m, which is scrubbed, may be kept.
@@ -71,16 +120,21 @@ func lifetime(m *dns.Msg) time.Duration {
 	case !definite(m.Rcode):
 		return failure
 	case m.Rcode == dns.RcodeSuccess && answered(m):
-		least := uint32(maxFresh / time.Second)
-		for _, rr := range m.Answer {
-			least = min(least, rr.Header().Ttl)
-		}
-		return max(minFresh, time.Duration(least)*time.Second)
+		return max(minFresh, leastTTL(m))
 	}
 	if soa := SOA(m); soa != nil {
 		return time.Duration(soa.Hdr.Ttl) * time.Second
 	}
 	return noSOA
+}
+
+// leastTTL returns the least TTL in m's answer section, at most maxFresh.
+func leastTTL(m *dns.Msg) time.Duration {
+	least := uint32(maxFresh / time.Second)
+	for _, rr := range m.Answer {
+		least = min(least, rr.Header().Ttl)
+	}
+	return time.Duration(least) * time.Second
 }
 
 // definite reports whether rcode tells something about the name rather than
@@ -131,81 +185,41 @@ func SOA(m *dns.Msg) *dns.SOA {
 	return nil
 }
 
-// scrub removes from m what its question does not vouch for, so that a server
-// cannot slip in records of names that it was not asked for (RFC 5452, section
-// 6), and what belongs to the hop alone.
-func scrub(m *dns.Msg) {
-	q := m.Question[0]
-	chain, end := follow(m)
-	m.Answer = keep(m.Answer, func(h *dns.RR_Header) bool {
-		owner := strings.ToLower(h.Name)
-		switch h.Rrtype {
-		case dns.TypeDNAME:
-			return above(owner, chain)
-		case q.Qtype:
-			return owner == end
-		case dns.TypeCNAME:
-			return chain[owner] && owner != end
-		case dns.TypeRRSIG:
-			return chain[owner] || above(owner, chain)
-		}
-		return false
-	})
-	m.Ns = keep(m.Ns, func(h *dns.RR_Header) bool {
-		switch h.Rrtype {
-		case dns.TypeSOA, dns.TypeNS, dns.TypeDS:
-			return above(strings.ToLower(h.Name), chain)
-		}
-		return h.Rrtype == dns.TypeRRSIG || h.Rrtype == dns.TypeNSEC || h.Rrtype == dns.TypeNSEC3
-	})
-	m.Extra = keep(m.Extra, func(h *dns.RR_Header) bool {
-		return h.Rrtype != dns.TypeOPT && h.Rrtype != dns.TypeTSIG && h.Rrtype != dns.TypeSIG
-	})
-	if soa := SOA(m); soa != nil && !answered(m) {
-		soa.Hdr.Ttl = min(soa.Hdr.Ttl, soa.Minttl, uint32(maxNegative/time.Second))
+// ExtendedError returns the first extended error (RFC 8914) of m, a reply of
+// Resolver.Exchange, nil if it has none: that it is stale, or why the servers
+// failed.
+func ExtendedError(m *dns.Msg) *dns.EDNS0_EDE {
+	if all := extendedErrors(m); len(all) > 0 {
+		return all[0]
 	}
+	return nil
 }
 
-// follow returns the names on the alias chain that starts at m's question, in
-// lower case, and its end.
-func follow(m *dns.Msg) (chain map[string]bool, end string) {
-	end = strings.ToLower(m.Question[0].Name)
-	chain = map[string]bool{end: true}
-	if m.Question[0].Qtype == dns.TypeCNAME {
-		return chain, end
-	}
-	alias := make(map[string]string)
-	for _, rr := range m.Answer {
-		if c, ok := rr.(*dns.CNAME); ok {
-			alias[strings.ToLower(c.Hdr.Name)] = strings.ToLower(c.Target)
+func extendedErrors(m *dns.Msg) []*dns.EDNS0_EDE {
+	var all []*dns.EDNS0_EDE
+	if opt := m.IsEdns0(); opt != nil {
+		for _, option := range opt.Option {
+			if e, ok := option.(*dns.EDNS0_EDE); ok {
+				all = append(all, e)
+			}
 		}
 	}
-	for {
-		target, ok := alias[end]
-		if !ok || chain[target] {
-			return chain, end
-		}
-		chain[target] = true
-		end = target
-	}
+	return all
 }
 
-// above reports whether owner is one of the names, or a parent of one.
-func above(owner string, names map[string]bool) bool {
-	for name := range names {
-		if dns.IsSubDomain(owner, name) {
-			return true
-		}
+// tell puts extended errors before those that m has.
+func tell(m *dns.Msg, errors ...*dns.EDNS0_EDE) {
+	if len(errors) == 0 {
+		return
 	}
-	return false
-}
-
-func keep(rrs []dns.RR, wanted func(*dns.RR_Header) bool) []dns.RR {
-	var kept []dns.RR
-	for _, rr := range rrs {
-		if wanted(rr.Header()) {
-			kept = append(kept, rr)
-		}
+	opt := m.IsEdns0()
+	if opt == nil {
+		opt = &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
+		m.Extra = append(m.Extra, opt)
 	}
-	return kept
+	var options []dns.EDNS0
+	for _, e := range errors {
+		options = append(options, e)
+	}
+	opt.Option = append(options, opt.Option...)
 }

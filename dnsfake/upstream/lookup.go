@@ -7,12 +7,54 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 )
 
+// Addresses is what the servers say of a name's addresses of one family.
+type Addresses struct {
+	Rcode int           // NXDOMAIN, no error, or that of a failure
+	Addrs []netip.Addr  // shared with others: not to be changed
+	TTL   time.Duration // what is left of the least on the alias chain
+	Stale bool          // no fresh answer can be had, for now
+
+	answer *answer
+}
+
+// SOA returns the SOA that came with the absence of the name or of its
+// addresses, nil if there is none or it is that of an alias' target. It is the
+// caller's to change. Its TTL is the one that RFC 2308, section 5 gives the
+// absence, as it was when the answer came.
+func (a Addresses) SOA() *dns.SOA {
+	var m dns.Msg
+	if m.Unpack(a.answer.wire) != nil || len(m.Answer) > 0 {
+		return nil
+	}
+	return SOA(&m)
+}
+
+// Addresses returns the addresses of name of the family of qtype, A or AAAA. It
+// is Exchange for who wants only these: while the answer is known, nothing is
+// allocated for a name in lower case with its final dot.
+func (r *Resolver) Addresses(ctx context.Context, name string, qtype uint16) (Addresses, error) {
+	key := question{name: lowerName(name), qtype: qtype, qclass: dns.ClassINET}
+	a, err := r.join(key).wait(ctx, staleAfter)
+	if err == nil {
+		err = a.err
+	}
+	if err != nil {
+		return Addresses{}, fmt.Errorf("asking for %s: %w", key, err)
+	}
+	now := r.conf.Now()
+	ttl := time.Duration(a.age(uint32(a.ttl/time.Second), now)) * time.Second
+	return Addresses{a.rcode, a.addrs, ttl, !a.fresh(now), a}, nil
+}
+
 // LookupNetIP returns the addresses of name in network, which is "ip", "ip4" or
-// "ip6", IPv6 before IPv4. While the answers are fresh it asks nobody.
+// "ip6", IPv6 before IPv4. While the answers are known it asks nobody: who
+// connects is better served by addresses that were right not long ago than by
+// none, so that stale ones are returned at once, while fresh ones are asked for.
 //
 // An error that does not come from ctx is a *net.DNSError: IsNotFound when
 // there is no such name or no such address, else IsTemporary, with IsTimeout
@@ -29,27 +71,24 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]net
 	default:
 		return nil, fmt.Errorf("looking up %s: unknown network %q", name, network)
 	}
-	outcomes := make([]chan outcome, len(qtypes))
-	for i, qtype := range qtypes {
-		outcomes[i] = make(chan outcome, 1)
-		q := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-		go func() {
-			msg, err := r.Exchange(ctx, q)
-			outcomes[i] <- outcome{msg, err}
-		}()
+	var shares []share
+	for _, qtype := range qtypes {
+		shares = append(shares, r.join(question{name: lowerName(name), qtype: qtype, qclass: dns.ClassINET}))
 	}
 	var addrs []netip.Addr
 	var failed error
-	for _, c := range outcomes {
-		o := <-c
-		if o.err == nil && !definite(o.msg.Rcode) {
-			o.err = fmt.Errorf("servers say %s", dns.RcodeToString[o.msg.Rcode])
+	for _, s := range shares {
+		a, err := s.wait(ctx, 0)
+		switch {
+		case err != nil:
+			failed = err
+		case a.err != nil:
+			failed = a.err
+		case !a.definite():
+			failed = fmt.Errorf("servers say %s", dns.RcodeToString[a.rcode])
+		default:
+			addrs = append(addrs, a.addrs...)
 		}
-		if o.err != nil {
-			failed = o.err
-			continue
-		}
-		addrs = append(addrs, Addrs(o.msg)...)
 	}
 	switch {
 	case len(addrs) > 0:

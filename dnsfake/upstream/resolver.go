@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,9 +16,12 @@ import (
 const (
 	defaultTimeout = 4 * time.Second        // glibc's stub gives up after 5 s
 	defaultRetry   = 400 * time.Millisecond // well above a far resolver's round trip
-	defaultEntries = 8192
+	defaultMemory  = 16 << 20
 	maxJobs        = 4096 // each holds a socket or two
 	maxKept        = 4096 // octets; a longer answer is not cached
+	// staleAfter is how long a client waits for a fresh answer where there is
+	// a stale one (RFC 8767, section 5).
+	staleAfter = 1800 * time.Millisecond
 )
 
 // Config says whom a Resolver asks, and how.
@@ -27,10 +31,12 @@ type Config struct {
 	Servers func() ([]Server, error)
 	// Control is called on each socket before it connects. It may be nil.
 	Control func(network, address string, c syscall.RawConn) error
+	// RootCAs vouch for servers that are asked over TLS. nil: the host's.
+	RootCAs *x509.CertPool
 
 	Timeout time.Duration    // for a question, all tries together; 0: 4 s
-	Retry   time.Duration    // until the second try; 0: 400 ms
-	Entries int              // in the cache; 0: 8192
+	Retry   time.Duration    // until the second try, at most; 0: 400 ms
+	Memory  int              // of the cache, in octets; 0: 16 MiB
 	Now     func() time.Time // nil: time.Now
 }
 
@@ -40,23 +46,14 @@ type Resolver struct {
 	conf   Config
 	ctx    context.Context // ends with Close; the jobs' own, since they outlive who asked
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the jobs
+	work   sync.WaitGroup // the jobs and the connections
 
 	mu     sync.Mutex // guards what follows
+	peers  []*peer
 	cache  *cache
 	jobs   map[question]*job
 	closed bool
 }
-
-// question is all that an answer depends on.
-type question struct {
-	name   string // presentation form of RFC 1035, section 5.1, lower case, absolute
-	qtype  uint16
-	qclass uint16
-	do, cd bool
-}
-
-func (q question) String() string { return q.name + " " + dns.Type(q.qtype).String() }
 
 // job is a question on its way.
 type job struct {
@@ -69,7 +66,7 @@ func New(conf Config) (*Resolver, error) {
 	if conf.Servers == nil {
 		return nil, errors.New("making a resolver: no servers")
 	}
-	if conf.Timeout < 0 || conf.Retry < 0 || conf.Entries < 0 {
+	if conf.Timeout < 0 || conf.Retry < 0 || conf.Memory < 0 {
 		return nil, errors.New("making a resolver: negative time or size")
 	}
 	if conf.Timeout == 0 {
@@ -78,13 +75,13 @@ func New(conf Config) (*Resolver, error) {
 	if conf.Retry == 0 {
 		conf.Retry = defaultRetry
 	}
-	if conf.Entries == 0 {
-		conf.Entries = defaultEntries
+	if conf.Memory == 0 {
+		conf.Memory = defaultMemory
 	}
 	if conf.Now == nil {
 		conf.Now = time.Now
 	}
-	r := &Resolver{conf: conf, cache: newCache(conf.Entries), jobs: make(map[question]*job)}
+	r := &Resolver{conf: conf, cache: newCache(conf.Memory), jobs: make(map[question]*job)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -100,17 +97,18 @@ func (r *Resolver) Close() error {
 }
 
 // Exchange returns the reply to q's question: from the cache while it is fresh,
-// else from the servers. Of q only ID, question, CD and DO matter. The reply has
-// q's ID and question, holds records of the question's alias chain only, and no
-// OPT; its RCODE is whatever the servers agreed on, and flags but TC and AD
-// are not to be relied on. A question goes on when ctx ends, for the others who
-// wait for it.
+// else from the servers, else, up to a day long, from the cache again. Of q only
+// ID, question, CD, DO and whether it has an OPT matter. The reply has q's ID
+// and question and holds records of the question's alias chain only; its RCODE
+// is whatever the servers agreed on, and flags but TC and AD are not to be
+// relied on. It has an OPT if q has one and there is an ExtendedError to tell. A
+// question goes on when ctx ends, for the others who wait for it.
 func (r *Resolver) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	if len(q.Question) != 1 {
 		return nil, fmt.Errorf("asking: %d questions in a query", len(q.Question))
 	}
 	key := question{
-		name:   strings.ToLower(dns.Fqdn(q.Question[0].Name)),
+		name:   lowerName(q.Question[0].Name),
 		qtype:  q.Question[0].Qtype,
 		qclass: q.Question[0].Qclass,
 		cd:     q.CheckingDisabled,
@@ -118,42 +116,80 @@ func (r *Resolver) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	if opt := q.IsEdns0(); opt != nil {
 		key.do = opt.Do()
 	}
-	known, j, err := r.join(key)
+	a, err := r.join(key).wait(ctx, staleAfter)
 	if err != nil {
 		return nil, fmt.Errorf("asking for %s: %w", key, err)
 	}
-	if known == nil {
-		select {
-		case <-j.done:
-			known = j.answer
-		case <-ctx.Done():
-			return nil, fmt.Errorf("asking for %s: %w", key, context.Cause(ctx))
-		}
-	}
-	return known.reply(q, r.conf.Now())
+	return a.reply(q, r.conf.Now())
 }
 
-// join returns the answer to key, or the job that will have it.
-func (r *Resolver) join(key question) (*answer, *job, error) {
+// lowerName returns name as question has it.
+func lowerName(name string) string { return strings.ToLower(dns.Fqdn(name)) }
+
+// share is one asker's part in a question.
+type share struct {
+	known *answer // maybe stale; nil if there is none
+	job   *job    // that brings a fresh one; nil if known will do
+	err   error   // why there is neither
+}
+
+// wait returns the answer: a stale one if after patience there is no fresh one.
+func (s share) wait(ctx context.Context, patience time.Duration) (*answer, error) {
+	if s.job == nil || s.known != nil && patience == 0 {
+		return s.known, s.err
+	}
+	var late <-chan time.Time
+	if s.known != nil {
+		late = time.After(patience)
+	}
+	select {
+	case <-s.job.done:
+		return s.job.answer, nil
+	case <-late:
+		return s.known, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// join returns a share in the question key, which is put to the servers if it
+// has to be and is not yet.
+func (r *Resolver) join(key question) share {
 	now := r.conf.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a := r.cache.get(key, now); a != nil {
-		return a, nil, nil
+	e := r.cache.get(key, now)
+	if e == nil {
+		j, err := r.jobLocked(key, maxJobs)
+		return share{job: j, err: err}
 	}
+	e.uses++
+	switch {
+	case e.tired(now):
+		r.jobLocked(key, maxJobs/4) // when there is little else to do
+	case !e.answer.fresh(now) && !now.Before(e.retry):
+		j, _ := r.jobLocked(key, maxJobs) // what is known serves without
+		return share{known: e.answer, job: j}
+	}
+	return share{known: e.answer}
+}
+
+// jobLocked returns the job that has the question key, after starting it unless
+// there are limit others.
+func (r *Resolver) jobLocked(key question, limit int) (*job, error) {
 	if j, ok := r.jobs[key]; ok {
-		return nil, j, nil
+		return j, nil
 	}
 	if r.closed {
-		return nil, nil, errClosed
+		return nil, errClosed
 	}
-	if len(r.jobs) >= maxJobs {
-		return nil, nil, errBusy
+	if len(r.jobs) >= limit {
+		return nil, errBusy
 	}
 	j := &job{done: make(chan struct{})}
 	r.jobs[key] = j
 	r.work.Go(func() { r.do(key, j) })
-	return nil, j, nil
+	return j, nil
 }
 
 var (
@@ -163,16 +199,34 @@ var (
 
 // do gets j's answer and lets those who wait for it go.
 func (r *Resolver) do(key question, j *job) {
-	msg, err := r.ask(r.ctx, key)
+	asking := r.newAsking(key)
+	defer asking.settle()
+	var msg *dns.Msg
+	peers, err := r.currentPeers()
+	if err == nil {
+		msg, err = asking.run(peers)
+	}
 	if err != nil {
 		err = fmt.Errorf("asking for %s: %w", key, err)
 	}
-	j.answer = newAnswer(msg, err, r.conf.Now())
-	r.mu.Lock()
-	delete(r.jobs, key)
-	if msg == nil || msg.Len() <= maxKept {
-		r.cache.put(key, j.answer)
-	}
-	r.mu.Unlock()
+	j.answer = r.keep(key, newAnswer(msg, err, r.conf.Now()))
 	close(j.done)
+}
+
+// keep ends the job for key with fresh, and returns what to answer: if that
+// tells nothing, what was known before.
+func (r *Resolver) keep(key question, fresh *answer) *answer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.jobs, key)
+	if !fresh.definite() {
+		if e := r.cache.get(key, fresh.at); e != nil && e.answer.definite() {
+			e.retry = fresh.at.Add(refreshed)
+			return e.answer
+		}
+	}
+	if len(fresh.wire) <= maxKept {
+		r.cache.put(key, fresh)
+	}
+	return fresh
 }

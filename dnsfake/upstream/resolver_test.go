@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"syscall"
@@ -78,24 +77,6 @@ func TestExchangeAgesAndExpires(t *testing.T) {
 	}
 }
 
-func TestCacheIsBounded(t *testing.T) {
-	c := newCache(3)
-	now := time.Unix(0, 0)
-	for i := range 100 {
-		c.put(question{name: fmt.Sprint(i)}, &answer{expires: now.Add(time.Second)})
-		c.get(question{name: "0"}, now) // keeps it
-	}
-	if len(c.entries) != 3 || c.order.Len() != 3 {
-		t.Errorf("%d entries in a cache for 3", len(c.entries))
-	}
-	if c.get(question{name: "0"}, now) == nil || c.get(question{name: "50"}, now) != nil {
-		t.Error("not the least recently used entry was dropped")
-	}
-	if c.get(question{name: "0"}, now.Add(time.Second)) != nil || len(c.entries) != 2 {
-		t.Error("an expired entry stays")
-	}
-}
-
 func TestLookupNetIP(t *testing.T) {
 	server := serve(t, zone(t, `
 		dual.example. 60 A 192.0.2.1
@@ -134,7 +115,7 @@ func TestLookupNetIPFailures(t *testing.T) {
 		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
 	})
 	silent := serve(t, func(dns.ResponseWriter, *dns.Msg) {})
-	closed := Server{"tcp", freePort(t)}
+	closed := Server{Network: "tcp", Addr: freePort(t)}
 	for name, c := range map[string]struct {
 		conf    Config
 		timeout bool

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,11 +16,52 @@ import (
 
 // Server is a resolver to ask.
 type Server struct {
-	Network string // "udp", which goes on over TCP where it must, or "tcp"
+	// Network is "udp", which goes on over TCP where it must, "tcp", "tls" (RFC
+	// 7858) or "https" (RFC 8484). The last two never go on without encryption.
+	Network string
 	Addr    netip.AddrPort
+	Name    string // whom the certificate of "tls" and "https" is for; "": Addr's address
+	Path    string // of the URI of "https", as in "/dns-query"
 }
 
-func (s Server) String() string { return s.Network + "://" + s.Addr.String() }
+// String returns s as a URI. What a URI has no place for is its fragment: the
+// name of "tls", and the address of "https" by name.
+func (s Server) String() string {
+	switch {
+	case s.Network == "https" && s.Name != "":
+		return s.url() + "#" + s.Addr.Addr().String()
+	case s.Network == "https":
+		return s.url()
+	case s.Name != "":
+		return s.Network + "://" + s.Addr.String() + "#" + s.Name
+	}
+	return s.Network + "://" + s.Addr.String()
+}
+
+// host returns whom the certificate must be for: a name or an address.
+func (s Server) host() string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return s.Addr.Addr().WithZone("").String()
+}
+
+// url returns the URL of an "https" server.
+func (s Server) url() string {
+	host := s.host()
+	switch {
+	case s.Addr.Port() != portHTTPS:
+		host = net.JoinHostPort(host, strconv.Itoa(int(s.Addr.Port())))
+	case strings.Contains(host, ":"):
+		host = "[" + host + "]"
+	}
+	return "https://" + host + s.Path
+}
+
+const (
+	portDNS   = 53
+	portHTTPS = 443
+)
 
 // Static returns a source of always the same servers, for Config.Servers.
 func Static(servers ...Server) func() ([]Server, error) {
@@ -93,7 +136,7 @@ func nameservers(text []byte) []Server {
 			continue
 		}
 		if ip, err := netip.ParseAddr(fields[1]); err == nil {
-			servers = append(servers, Server{"udp", netip.AddrPortFrom(ip, 53)})
+			servers = append(servers, Server{Network: "udp", Addr: netip.AddrPortFrom(ip, portDNS)})
 		}
 	}
 	return servers

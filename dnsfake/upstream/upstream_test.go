@@ -26,7 +26,7 @@ func serve(t *testing.T, handle func(w dns.ResponseWriter, q *dns.Msg)) *script 
 	t.Helper()
 	pc, ln := listen(t)
 	s := &script{
-		Server: Server{"udp", netip.MustParseAddrPort(pc.LocalAddr().String())},
+		Server: Server{Network: "udp", Addr: netip.MustParseAddrPort(pc.LocalAddr().String())},
 		count:  make(map[string]int),
 	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {

@@ -130,7 +130,7 @@ func TestServersTakeTurns(t *testing.T) {
 	for name, servers := range map[string][]Server{
 		"silent first":    {silent.Server, good.Server},
 		"broken first":    {broken.Server, good.Server},
-		"shut first":      {{"udp", freePort(t)}, good.Server},
+		"shut first":      {{Network: "udp", Addr: freePort(t)}, good.Server},
 		"one packet lost": {lossy.Server},
 		"before EDNS":     {old.Server},
 		"TCP alone":       {tcp},

@@ -1,0 +1,84 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// transport carries queries to one server.
+type transport interface {
+	// exchange returns the reply that matches query, in wire form. It may
+	// change query's ID. With errCase the reply is valid too.
+	exchange(ctx context.Context, query []byte) (*dns.Msg, error)
+}
+
+// dial opens a socket to the server that it belongs to.
+type dial func(ctx context.Context) (net.Conn, error)
+
+// plain returns a dial for network "udp" or "tcp".
+func (c *Config) plain(network string, server Server) dial {
+	dialer := net.Dialer{Control: c.Control}
+	return func(ctx context.Context) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, server.Addr.String())
+	}
+}
+
+// encrypted returns a dial that trusts nobody but who has a certificate for the
+// server's name (RFC 8310, section 8.1: the strict profile).
+func (c *Config) encrypted(server Server) dial {
+	settings := c.verify(server)
+	settings.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	tcp := c.plain("tcp", server)
+	return func(ctx context.Context) (net.Conn, error) {
+		conn, err := tcp(ctx)
+		if err != nil {
+			return nil, err
+		}
+		secured := tls.Client(conn, settings)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		return secured, nil
+	}
+}
+
+// verify returns the TLS settings that let only server itself pass.
+func (c *Config) verify(server Server) *tls.Config {
+	return &tls.Config{ServerName: server.host(), RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12}
+}
+
+// udp sends each query on a socket of its own, so that the port is fresh and no
+// other query's reply can arrive.
+type udp struct{ dial dial }
+
+// exchange waits until a reply to query comes. Whatever else comes is a late or
+// a forged datagram, and no reason to stop waiting.
+func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
+	conn, err := u.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := conn.Write(query); err != nil {
+		return nil, err
+	}
+	var buf [4096]byte // more than asked for, from servers that do not listen
+	for {
+		n, err := conn.Read(buf[:])
+		if err != nil {
+			return nil, err
+		}
+		reply, err := match(buf[:n], query)
+		if err == nil || errors.Is(err, errCase) {
+			return reply, err
+		}
+	}
+}
