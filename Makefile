@@ -5,7 +5,7 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # How long `make fuzz` spends on each target.
 FUZZTIME ?= 10s
 
-SCRIPTS := scripts/demo scripts/setup scripts/topology .ci/run
+SCRIPTS := scripts/checkunit scripts/demo scripts/setup scripts/topology .ci/run
 
 .PHONY: help setup build demo test check fuzz clean
 
@@ -28,12 +28,13 @@ test: setup check ## run everything that can fail (namespace tests: as root)
 	$(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails -- \
 		-race -timeout 30m ./...
 
-check: setup ## formatting, vet, staticcheck, shellcheck, the rules of the tree
+check: setup ## formatting, vet, staticcheck, shellcheck, the unit, the rules of the tree
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	shellcheck $(SCRIPTS)
 	$(GO) test ./scripts
+	scripts/checkunit
 
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \

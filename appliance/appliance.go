@@ -26,31 +26,41 @@ const drainTime = 3 * time.Second
 // device or no nftables, or not the right to use them.
 var ErrHost = errors.New("this host cannot run the gateway")
 
+// Options are what a gateway needs besides its configuration.
+type Options struct {
+	Version string       // what it says it is
+	Logger  *slog.Logger // never nil
+
+	// Notify tells the service manager of a state in the words of
+	// sd_notify(3). It may be nil.
+	Notify func(state string)
+	// Watchdog is how long the service manager waits for a sign of life; 0:
+	// for ever.
+	Watchdog time.Duration
+}
+
 // Appliance is a whole gateway.
 type Appliance struct {
+	Options
 	config  *config.Config
-	version string
 	started time.Time
 	parts   *parts
-	ready   func()
-	logger  *slog.Logger
 	machine atomic.Pointer[machine]     // as last seen
 	packets atomic.Pointer[stack.Stack] // nil before Run
 }
 
-// New builds a gateway, and changes nothing of the machine. version is what it
-// says it is; ready is called once all is up, and may be nil.
-func New(c *config.Config, version string, logger *slog.Logger, ready func()) (*Appliance, error) {
+// New builds a gateway, and changes nothing of the machine.
+func New(c *config.Config, o Options) (*Appliance, error) {
 	m, err := survey(c)
 	if err != nil {
 		return nil, err
 	}
-	if ready == nil {
-		ready = func() {}
+	if o.Notify == nil {
+		o.Notify = func(string) {}
 	}
-	a := &Appliance{config: c, version: version, started: time.Now(), ready: ready, logger: logger}
+	a := &Appliance{Options: o, config: c, started: time.Now()}
 	a.machine.Store(m)
-	if a.parts, err = build(c, a.machine.Load, logger); err != nil {
+	if a.parts, err = build(c, a.machine.Load, o.Logger); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -71,7 +81,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 			err = errors.Join(err, closing)
 		}
 	}()
-	network, err := host.New(a.logger)
+	network, err := host.New(a.Logger)
 	if err != nil {
 		return hostError(err)
 	}
@@ -79,7 +89,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	if err := network.Set(a.machine.Load().state(a.config)); err != nil {
 		return hostError(err)
 	}
-	packets, err := stack.New(stack.Config{Device: device, MTU: a.config.TUN.MTU, Handler: a.parts.tun, Logger: a.logger})
+	packets, err := stack.New(stack.Config{Device: device, MTU: a.config.TUN.MTU, Handler: a.parts.tun, Logger: a.Logger})
 	if err != nil {
 		return err
 	}
@@ -103,10 +113,12 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 		tasks.Go(func() error {
 			return host.Watch(ctx, func() { a.follow(ctx, network, dns) })
 		})
-		a.logger.Info("ready")
-		a.ready()
+		tasks.Go(func() error { return a.live(ctx) })
+		a.Logger.Info("ready")
+		a.Notify("READY=1")
 		<-ctx.Done()
-		a.logger.Info("stopping", "flows", a.parts.gateway.Counters().Live)
+		a.Notify("STOPPING=1")
+		a.Logger.Info("stopping", "flows", a.parts.gateway.Counters().Live)
 	}
 	stopListening()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
@@ -114,7 +126,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	a.parts.gateway.Shutdown(drain)
 	stopStack()
 	err = errors.Join(err, tasks.Wait())
-	a.logger.Debug("stopped", "tun", packets.Counters(), "dns", a.parts.dns.Counters(), "gateway", a.parts.gateway.Counters())
+	a.Logger.Debug("stopped", "tun", packets.Counters(), "dns", a.parts.dns.Counters(), "gateway", a.parts.gateway.Counters())
 	return err
 }
 
@@ -131,7 +143,7 @@ func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsS
 	// there, unless a server of this machine has taken port 53 everywhere.
 	for _, own := range a.machine.Load().gatewayAddresses(a.config) {
 		if err := dns.serve(ctx, netip.AddrPortFrom(own.Addr(), portDNS)); err != nil {
-			a.logger.Warn("no DNS on the gateway's own fake address", "err", err)
+			a.Logger.Warn("no DNS on the gateway's own fake address", "err", err)
 		}
 	}
 	return dns.set(ctx, a.machine.Load().listenDNS(a.config))
@@ -143,7 +155,7 @@ func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
 	if socket := a.config.Control.Socket; socket != "" {
 		ln, err := listenControl(socket)
 		if err != nil {
-			a.logger.Warn("nobody can ask this gateway", "err", err)
+			a.Logger.Warn("nobody can ask this gateway", "err", err)
 		} else {
 			tasks.Go(func() error { return serveHTTP(ctx, ln, a.controlRoutes()) })
 		}
@@ -151,10 +163,29 @@ func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
 	if addr := a.config.Status.Listen; addr.IsValid() {
 		opened, err := listen(ctx, "status", false, []netip.AddrPort{addr})
 		if err != nil {
-			a.logger.Warn("no status page", "err", err)
+			a.Logger.Warn("no status page", "err", err)
 			return
 		}
 		tasks.Go(func() error { return serveHTTP(ctx, opened[0].listener, a.statusRoutes()) })
+	}
+}
+
+// live gives the service manager signs of life until ctx ends. Each looks at
+// all parts, so that a lock that is never freed ends them.
+func (a *Appliance) live(ctx context.Context) error {
+	if a.Watchdog <= 0 {
+		return nil
+	}
+	signs := time.NewTicker(a.Watchdog / 2)
+	defer signs.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-signs.C:
+			a.Status()
+			a.Notify("WATCHDOG=1")
+		}
 	}
 }
 
@@ -168,15 +199,15 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 	before := a.machine.Load()
 	now, err := survey(a.config)
 	if err != nil {
-		a.logger.Warn("keeping what was last known of the machine", "err", err)
+		a.Logger.Warn("keeping what was last known of the machine", "err", err)
 		now = before
 	}
 	a.machine.Store(now)
 	if now.uplink != before.uplink || now.String() != before.String() {
-		a.logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
+		a.Logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
 	}
 	if err := errors.Join(network.Set(now.state(a.config)), dns.set(ctx, now.listenDNS(a.config))); err != nil {
-		a.logger.Warn("following a change of the machine", "err", err)
+		a.Logger.Warn("following a change of the machine", "err", err)
 	}
 }
 

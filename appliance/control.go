@@ -63,7 +63,7 @@ func (a *Appliance) writeJSON(w http.ResponseWriter, v any) {
 // logWriting tells of an answer that did not reach who asked.
 func (a *Appliance) logWriting(err error) {
 	if err != nil {
-		a.logger.Debug("answering a question about the gateway", "err", err)
+		a.Logger.Debug("answering a question about the gateway", "err", err)
 	}
 }
 

@@ -38,7 +38,7 @@ type Names struct {
 func (a *Appliance) Status() Status {
 	m, flows := a.machine.Load(), a.parts.gateway.Counters()
 	s := Status{
-		Version: a.version,
+		Version: a.Version,
 		Started: a.started,
 		Uplink:  familyNames(m.uplink),
 		LAN:     m.String(),
