@@ -39,10 +39,11 @@ func (e *entry) size() int {
 	return overhead + len(e.key.name) + len(e.answer.wire) + len(e.answer.addrs)*int(unsafe.Sizeof(netip.Addr{}))
 }
 
-// tired reports whether a fresh answer should be had before e's expires.
+// tired reports whether e's answer, which is fresh, is worth to be replaced
+// before it expires.
 func (e *entry) tired(now time.Time) bool {
 	life, left := e.answer.expires.Sub(e.answer.at), e.answer.expires.Sub(now)
-	return e.uses >= popular && left <= life/10 && e.answer.definite() && !now.Before(e.retry)
+	return e.uses >= popular && left <= life/10 && e.answer.definite()
 }
 
 func newCache(room int) *cache {

@@ -165,11 +165,12 @@ func (r *Resolver) join(key question) share {
 	}
 	e.uses++
 	switch {
-	case e.tired(now):
-		r.jobLocked(key, maxJobs/4) // when there is little else to do
-	case !e.answer.fresh(now) && !now.Before(e.retry):
+	case now.Before(e.retry):
+	case !e.answer.fresh(now):
 		j, _ := r.jobLocked(key, maxJobs) // what is known serves without
 		return share{known: e.answer, job: j}
+	case e.tired(now):
+		r.jobLocked(key, maxJobs/4) // when there is little else to do
 	}
 	return share{known: e.answer}
 }

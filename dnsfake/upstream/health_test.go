@@ -1,0 +1,239 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// mortal is a server that can be silenced.
+type mortal struct {
+	*script
+	dead atomic.Bool
+}
+
+func mortals(t *testing.T, n int) ([]*mortal, []Server) {
+	t.Helper()
+	var all []*mortal
+	var servers []Server
+	for range n {
+		m := &mortal{}
+		m.script = serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+			if !m.dead.Load() {
+				zone(t, q.Question[0].Name+" 60 A 192.0.2.1")(w, q)
+			}
+		})
+		all, servers = append(all, m), append(servers, m.Server)
+	}
+	return all, servers
+}
+
+// TestOneOfThreeDies also revives it.
+func TestOneOfThreeDies(t *testing.T) {
+	all, servers := mortals(t, 3)
+	first, second := all[0], all[1]
+	clock := newClock()
+	r := resolver(t, Config{Now: clock.now, Retry: 20 * time.Millisecond}, servers...)
+	asked := 0
+	ask := func() {
+		t.Helper()
+		asked++
+		if _, err := r.LookupNetIP(t.Context(), "ip4", fmt.Sprintf("n%d.example", asked)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask()
+	if n := second.asked("udp"); n != 0 {
+		t.Errorf("%d queries to the second server while the first answers", n)
+	}
+	first.dead.Store(true)
+	for range 50 { // each has the dead one fail, and is answered nevertheless
+		if ask(); r.Health()[0].Down {
+			break
+		}
+	}
+	h := r.Health()[0]
+	if !h.Down || h.Failures < maxFailures || h.Failed < maxFailures || !errors.Is(h.Err, syscall.ETIMEDOUT) {
+		t.Fatalf("of a dead server is known %+v", h)
+	}
+	before := first.asked("udp")
+	ask()
+	if n := first.asked("udp") - before; n != 0 {
+		t.Errorf("%d queries to a server that is down", n)
+	}
+
+	first.dead.Store(false)
+	clock.add(2 * minPause)
+	for range 50 { // the second may be faster than the probe
+		if ask(); !r.Health()[0].Down {
+			break
+		}
+	}
+	if n := first.asked("udp") - before; n != 1 || r.Health()[0].Down {
+		t.Fatalf("%d probes, then %+v", n, r.Health()[0])
+	}
+	before = second.asked("udp")
+	ask()
+	if n := second.asked("udp") - before; n != 0 {
+		t.Errorf("%d queries to the second server after the first is back", n)
+	}
+}
+
+func TestAllServersDown(t *testing.T) {
+	all, servers := mortals(t, 2)
+	r := resolver(t, Config{Now: newClock().now, Retry: time.Millisecond, Timeout: 20 * time.Millisecond}, servers...)
+	for _, m := range all {
+		m.dead.Store(true)
+	}
+	for i := range maxFailures {
+		if _, err := r.Exchange(t.Context(), query(fmt.Sprintf("n%d.example.", i), dns.TypeA)); !errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("silence is %v", err)
+		}
+	}
+	for _, m := range all {
+		m.dead.Store(false)
+	}
+	for _, h := range r.Health() {
+		if !h.Down {
+			t.Errorf("%+v", h)
+		}
+	}
+	if _, err := r.Exchange(t.Context(), query("last.example.", dns.TypeA)); err != nil {
+		t.Errorf("all are down and nobody is asked: %v", err)
+	}
+}
+
+func TestPeerHealth(t *testing.T) {
+	clock := newClock()
+	p := &peer{now: clock.now}
+	for _, step := range []struct {
+		later time.Duration
+		rtt   time.Duration // 0: fails
+		down  bool
+		probe bool
+	}{
+		{0, 0, false, false},
+		{0, 0, false, false},
+		{0, time.Millisecond, false, false}, // not three in a row
+		{0, 0, false, false},
+		{0, 0, false, false},
+		{0, 0, true, false},
+		{minPause - 1, 0, true, false},
+		{minPause/4 + 1, 0, true, true},
+		{2*minPause - 1, 0, true, false}, // probes get rarer
+		{2*minPause/4 + 1, 0, true, true},
+		{0, time.Millisecond, false, false},
+	} {
+		clock.add(step.later)
+		if !p.begin(false) {
+			t.Fatal("busy")
+		}
+		var err error
+		if step.rtt == 0 {
+			err = syscall.ETIMEDOUT
+		}
+		p.end(step.rtt, err)
+		if down, probe := p.state(); down != step.down || probe != step.probe {
+			t.Errorf("%+v: down %v, probe %v", step, down, probe)
+		}
+	}
+}
+
+func TestPatience(t *testing.T) {
+	const limit = 400 * time.Millisecond
+	p := &peer{now: time.Now}
+	if got := p.patience(limit); got != limit {
+		t.Errorf("%v with a server that is not known", got)
+	}
+	for _, step := range []struct {
+		rtt, least, most time.Duration
+	}{
+		{time.Millisecond, minPatience, minPatience},
+		{30 * time.Millisecond, minPatience, 100 * time.Millisecond},
+		{2 * time.Second, limit, limit},
+	} {
+		for range 100 {
+			p.begin(false)
+			p.end(step.rtt, nil)
+		}
+		if got := p.patience(limit); got < step.least || got > step.most {
+			t.Errorf("%v at round trips of %v", got, step.rtt)
+		}
+	}
+}
+
+// TestNoStorm fills a server with queries.
+func TestNoStorm(t *testing.T) {
+	p := &peer{now: time.Now}
+	for range maxInFlight / 2 {
+		if !p.begin(true) {
+			t.Fatal("too few")
+		}
+	}
+	if p.begin(true) {
+		t.Error("repeated queries take all the room")
+	}
+	for range maxInFlight / 2 {
+		if !p.begin(false) {
+			t.Fatal("too few")
+		}
+	}
+	if p.begin(false) {
+		t.Error("a query too many")
+	}
+	p.end(time.Millisecond, nil)
+	if !p.begin(false) {
+		t.Error("room does not come back")
+	}
+}
+
+func TestEDNSIsLeftOut(t *testing.T) {
+	clock := newClock()
+	var withOPT atomic.Int32
+	old := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if q.IsEdns0() != nil {
+			withOPT.Add(1)
+			w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeFormatError))
+			return
+		}
+		zone(t, q.Question[0].Name+" 60 A 192.0.2.1")(w, q)
+	})
+	r := resolver(t, Config{Now: clock.now}, old.Server)
+	for i, step := range []struct {
+		later time.Duration
+		want  int32
+	}{{0, 1}, {0, 1}, {withoutEDNS - 1, 1}, {1, 2}} {
+		clock.add(step.later)
+		if _, err := r.LookupNetIP(t.Context(), "ip4", fmt.Sprintf("n%d.example", i)); err != nil {
+			t.Fatal(err)
+		}
+		if got := withOPT.Load(); got != step.want {
+			t.Errorf("question %d: %d queries with OPT, want %d", i, got, step.want)
+		}
+	}
+}
+
+// TestServersChange has a host get another resolver.
+func TestServersChange(t *testing.T) {
+	all, servers := mortals(t, 2)
+	servers[0].Network, servers[1].Network = "tcp", "tcp"
+	var current atomic.Pointer[[]Server]
+	r := resolver(t, Config{Servers: func() ([]Server, error) { return *current.Load(), nil }})
+	for i, list := range [][]Server{servers[:1], {servers[0], servers[0]}, servers[1:], servers} {
+		current.Store(&list)
+		if _, err := r.LookupNetIP(t.Context(), "ip4", fmt.Sprintf("n%d.example", i)); err != nil {
+			t.Error(err)
+		}
+	}
+	if a, b := all[0].asked("tcp"), all[1].asked("tcp"); a+b != 4 || a == 0 || b == 0 {
+		t.Errorf("%d and %d queries", a, b)
+	}
+	if h := r.Health(); len(h) != 2 || h[0].Server != servers[0] || h[1].Asked != 1 {
+		t.Errorf("health %+v", h)
+	}
+}

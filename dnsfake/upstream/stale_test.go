@@ -1,0 +1,221 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+func TestStaleAnswers(t *testing.T) {
+	clock := newClock()
+	answer := zone(t, `
+		a.example. 60 A 192.0.2.1
+		mail.example. 60 MX 0 a.example.`)
+	var broken atomic.Bool
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if broken.Load() {
+			w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
+			return
+		}
+		answer(w, q)
+	})
+	r := resolver(t, Config{Now: clock.now}, server.Server)
+	ask := func(name string) (*dns.Msg, error) {
+		return r.Exchange(t.Context(), query(name, dns.TypeA).SetEdns0(1232, false))
+	}
+	for _, name := range []string{"a.example.", "absent.example.", "mail.example."} {
+		if m, err := ask(name); err != nil || ExtendedError(m) != nil {
+			t.Fatalf("%s: %v, %v", name, m, err)
+		}
+	}
+	broken.Store(true)
+	clock.add(time.Hour)
+	for name, want := range map[string]struct {
+		rcode int
+		ede   uint16
+	}{
+		"a.example.":      {0, dns.ExtendedErrorCodeStaleAnswer},
+		"absent.example.": {dns.RcodeNameError, dns.ExtendedErrorCodeStaleNXDOMAINAnswer},
+		"mail.example.":   {0, dns.ExtendedErrorCodeStaleAnswer},
+	} {
+		m, err := ask(name)
+		if err != nil || m.Rcode != want.rcode || ExtendedError(m) == nil || ExtendedError(m).InfoCode != want.ede {
+			t.Errorf("%s: %v, %v", name, m, err)
+		}
+		for _, rr := range m.Answer {
+			if rr.Header().Ttl != staleTTL {
+				t.Errorf("%v", rr)
+			}
+		}
+	}
+	known, err := r.Addresses(t.Context(), "a.example.", dns.TypeA)
+	if err != nil || !known.Stale || known.TTL != staleTTL*time.Second || !slices.Equal(known.Addrs, addrs("192.0.2.1")) {
+		t.Errorf("addresses %+v, %v", known, err)
+	}
+	if m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA)); err != nil || len(m.Extra) != 0 {
+		t.Errorf("who sent no OPT gets %v, %v", m, err)
+	}
+
+	// The servers are left alone for a while, then asked again.
+	before := server.asked("udp")
+	clock.add(refreshed - 1)
+	ask("a.example.")
+	if n := server.asked("udp"); n != before {
+		t.Errorf("%d queries too early", n-before)
+	}
+	broken.Store(false)
+	clock.add(1)
+	if m, err := ask("a.example."); err != nil || ExtendedError(m) != nil || m.Answer[0].Header().Ttl != 60 {
+		t.Errorf("after the servers are back: %v, %v", m, err)
+	}
+
+	broken.Store(true)
+	clock.add(time.Minute + maxStale)
+	if m, err := ask("a.example."); err != nil || m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("after a day: %v, %v", m, err)
+	}
+}
+
+// TestConnectsDoNotWait looks up a name whose addresses are stale from servers
+// that are silent until they have been returned.
+func TestConnectsDoNotWait(t *testing.T) {
+	clock := newClock()
+	var slow atomic.Bool
+	release := make(chan struct{})
+	answer := zone(t, "a.example. 60 A 192.0.2.1")
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if slow.Load() {
+			<-release
+		}
+		answer(w, q)
+	})
+	r := resolver(t, Config{Now: clock.now}, server.Server)
+	for range 2 {
+		got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
+		if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+			t.Errorf("lookup = %v, %v", got, err)
+		}
+		slow.Store(true)
+		clock.add(time.Hour)
+	}
+	close(release)
+	m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA)) // joins what the lookup began
+	if err != nil || m.Answer[0].Header().Ttl != 60 || server.asked("udp") != 2 {
+		t.Errorf("%v, %v after %d queries", m, err, server.asked("udp"))
+	}
+}
+
+// TestPatienceWithFreshAnswers is in a bubble, where time passes when all wait.
+func TestPatienceWithFreshAnswers(t *testing.T) {
+	stale, fresh := &answer{}, &answer{}
+	for name, c := range map[string]struct {
+		known    *answer
+		patience time.Duration
+		comes    time.Duration // the fresh one
+		want     *answer
+		after    time.Duration
+	}{
+		"in time":       {stale, staleAfter, time.Second, fresh, time.Second},
+		"late":          {stale, staleAfter, 2 * time.Second, stale, staleAfter},
+		"for a connect": {stale, 0, time.Second, stale, 0},
+		"nothing known": {nil, 0, 3 * time.Second, fresh, 3 * time.Second},
+		"given up":      {nil, staleAfter, 5 * time.Second, nil, 4 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+				defer cancel()
+				j := &job{done: make(chan struct{}), answer: fresh}
+				time.AfterFunc(c.comes, func() { close(j.done) })
+				began := time.Now()
+				got, err := share{known: c.known, job: j}.wait(ctx, c.patience)
+				if got != c.want || time.Since(began) != c.after || (err == nil) != (c.want != nil) {
+					t.Errorf("%p after %v, %v", got, time.Since(began), err)
+				}
+			})
+		})
+	}
+}
+
+// TestPopularAnswersStayFresh asks for a name until its end is near.
+func TestPopularAnswersStayFresh(t *testing.T) {
+	clock := newClock()
+	server := serve(t, zone(t, "a.example. 100 A 192.0.2.1\nb.example. 100 A 192.0.2.1"))
+	r := resolver(t, Config{Now: clock.now}, server.Server)
+	ask := func(name string) uint32 {
+		m, err := r.Exchange(t.Context(), query(name, dns.TypeA))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Answer[0].Header().Ttl
+	}
+	for range popular {
+		ask("a.example.")
+	}
+	ask("b.example.")
+	clock.add(89 * time.Second)
+	if ttl := ask("a.example."); ttl != 11 || server.asked("udp") != 2 {
+		t.Errorf("TTL %d after %d queries", ttl, server.asked("udp"))
+	}
+	clock.add(time.Second)
+	for _, name := range []string{"a.example.", "b.example."} { // nobody waits
+		if ttl := ask(name); ttl != 10 {
+			t.Errorf("%s: TTL %d", name, ttl)
+		}
+	}
+	for ask("a.example.") != 100 { // the fresh one is on its way
+	}
+	if n := server.asked("udp"); n != 3 {
+		t.Errorf("%d queries, want the third for a.example", n)
+	}
+}
+
+// TestServersTellWhy has a server explain a failure.
+func TestServersTellWhy(t *testing.T) {
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+		m.SetEdns0(1232, true)
+		opt := m.IsEdns0()
+		opt.Option = []dns.EDNS0{
+			&dns.EDNS0_NSID{Code: dns.EDNS0NSID, Nsid: "00"},
+			&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus, ExtraText: "no"},
+		}
+		w.WriteMsg(m)
+	})
+	r := resolver(t, Config{}, server.Server)
+	m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA).SetEdns0(1232, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := ExtendedError(m); e == nil || e.InfoCode != dns.ExtendedErrorCodeDNSBogus || e.ExtraText != "no" || len(m.IsEdns0().Option) != 1 {
+		t.Errorf("reply %v", m)
+	}
+}
+
+// TestFailuresAreKept asks twice in the life of a failure.
+func TestFailuresAreKept(t *testing.T) {
+	clock := newClock()
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure))
+	})
+	r := resolver(t, Config{Now: clock.now}, server.Server, Server{Network: "tcp", Addr: freePort(t)})
+	for _, step := range []struct {
+		later time.Duration
+		asked int
+	}{{0, 1}, {failure - 1, 1}, {1, 2}} {
+		clock.add(step.later)
+		m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA))
+		if err != nil || m.Rcode != dns.RcodeServerFailure || server.asked("udp") != step.asked {
+			t.Errorf("%v, %v after %d queries", m, err, server.asked("udp"))
+		}
+	}
+	if _, err := r.LookupNetIP(t.Context(), "ip4", "a.example"); err == nil || errors.Is(err, context.Canceled) {
+		t.Errorf("lookup: %v", err)
+	}
+}
