@@ -105,9 +105,13 @@ type socksInlet struct {
 // ServeSOCKS serves a request until its connection ends. A fake address means
 // nothing here: it is a client's that resolved elsewhere than it connects.
 func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
+	if r.Command() != socks.CommandConnect {
+		r.Refuse(fmt.Errorf("serving %s: %w", r.Command(), syscall.EOPNOTSUPP))
+		return
+	}
 	if dest := r.Dest(); in.table.Contains(dest.IP) {
 		r.Refuse(fmt.Errorf("connecting to the fake address %s through SOCKS: %w", dest, syscall.EACCES))
 		return
 	}
-	in.gateway.Serve(ctx, gateway.Session{Inlet: "socks", Network: "tcp", Client: r.Client(), Dest: r.Dest()}, r)
+	in.gateway.Serve(ctx, gateway.Session{Inlet: "socks", Network: "tcp", Client: r.Client(), User: r.User(), Dest: r.Dest()}, r)
 }

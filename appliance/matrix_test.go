@@ -293,7 +293,7 @@ func (b *box) dialSOCKS(ctx context.Context, client6 bool, dest socks.Addr) (net
 	if client6 {
 		server = b.socks6
 	}
-	return outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), server).Dial(ctx, "tcp", dest)
+	return outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: server}).Dial(ctx, "tcp", dest)
 }
 
 // exchange sends a message over conn and checks the echo and the family that

@@ -86,9 +86,14 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	if err != nil {
 		return nil, err
 	}
+	users, err := buildUsers(c, logger)
+	if err != nil {
+		return nil, err
+	}
 	p.socks = &socks.Server{
 		Handler: &socksInlet{table: p.table, gateway: p.gateway},
 		Clients: c.SOCKS.Clients,
+		Users:   users,
 		Logger:  logger,
 	}
 	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway}
@@ -139,7 +144,7 @@ func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guar
 	var hop func(name string) outlet.Outlet // recursion ends: config refuses cycles
 	hop = func(name string) outlet.Outlet {
 		if o := byName[name]; o.Type == config.OutletSOCKS5 {
-			return outlet.NewVia(hop(o.Over), o.Server)
+			return outlet.NewVia(hop(o.Over), socks.Client{Server: o.Server, Username: o.Username, Password: o.Password})
 		}
 		return unguarded
 	}
@@ -158,12 +163,27 @@ func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guar
 	return outlets
 }
 
+// buildUsers returns nil where nobody needs a password.
+func buildUsers(c *config.Config, logger *slog.Logger) (*socks.Users, error) {
+	if len(c.SOCKS.Users) == 0 {
+		return nil, nil
+	}
+	passwords := map[string]socks.Password{}
+	for _, u := range c.SOCKS.Users {
+		passwords[u.Name] = u.Password
+		if u.Password.IsPlain() {
+			logger.Warn("a SOCKS password is plain text; its bcrypt hash, as htpasswd -nB makes it, would do", "user", u.Name)
+		}
+	}
+	return socks.NewUsers(passwords)
+}
+
 func buildRules(c *config.Config) route.Rules {
 	var rules route.Rules
 	for _, r := range c.Rules {
 		rules = append(rules, route.Rule{
 			Names: r.Names, Networks: r.Networks, Clients: r.Clients,
-			Ports: r.Ports, Network: r.Proto, Outlet: r.Outlet,
+			Users: r.Users, Ports: r.Ports, Network: r.Proto, Outlet: r.Outlet,
 		})
 	}
 	return rules

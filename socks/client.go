@@ -5,57 +5,151 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 )
 
-// Connect asks the SOCKS5 server hop at the other end of conn to connect to
-// dest, and returns its BND.ADDR and BND.PORT. A name goes as it is, for the
-// hop to look up. After it conn carries dest's octets, none of which Connect
-// takes; after an error conn is of no use. A refusal is a *ReplyError.
-func Connect(ctx context.Context, conn net.Conn, hop, dest Addr) (bound Addr, err error) {
+// Client asks a SOCKS5 server. After an error of one of its methods conn is of
+// no use; a refusal is a *ReplyError. What follows the server's reply on conn
+// stays there.
+type Client struct {
+	Server   Addr
+	Username string // "": none is offered; at most 255 octets
+	Password string // at most 255 octets
+}
+
+// Connect asks the server at the other end of conn to connect to dest, and
+// returns its BND.ADDR and BND.PORT. A name goes as it is, for the server to
+// look up. After it conn carries dest's octets.
+func (c Client) Connect(ctx context.Context, conn net.Conn, dest Addr) (bound Addr, err error) {
+	err = c.interruptible(ctx, conn, func() error {
+		bound, err = c.ask(conn, CommandConnect, dest)
+		return err
+	})
+	if err != nil {
+		return Addr{}, fmt.Errorf("connecting to %s through SOCKS server %s: %w", dest, c.Server, err)
+	}
+	return bound, nil
+}
+
+// Associate asks the server for a UDP relay, and returns the address for
+// datagrams, which may be unspecified. The relay ends with conn.
+func (c Client) Associate(ctx context.Context, conn net.Conn) (relay Addr, err error) {
+	// Zeros of the wrong family are refused by a Dante without IPv4
+	// (hev-socks5-tproxy#28).
+	var hint Addr
+	if addrPort(conn.RemoteAddr()).Addr().Is6() {
+		hint.IP = netip.IPv6Unspecified()
+	}
+	err = c.interruptible(ctx, conn, func() error {
+		relay, err = c.ask(conn, CommandUDPAssociate, hint)
+		return err
+	})
+	if err != nil {
+		return Addr{}, fmt.Errorf("associating with SOCKS server %s: %w", c.Server, err)
+	}
+	return relay, nil
+}
+
+// Bind asks the server to take one connection from peer, and returns where it
+// listens, which may be unspecified.
+func (c Client) Bind(ctx context.Context, conn net.Conn, peer Addr) (bound Addr, err error) {
+	err = c.interruptible(ctx, conn, func() error {
+		bound, err = c.ask(conn, CommandBind, peer)
+		return err
+	})
+	if err != nil {
+		return Addr{}, fmt.Errorf("binding for %s at SOCKS server %s: %w", peer, c.Server, err)
+	}
+	return bound, nil
+}
+
+// Bound waits for the connection that Bind has asked for, and returns where it
+// came from. After it conn carries the peer's octets.
+func (c Client) Bound(ctx context.Context, conn net.Conn) (peer Addr, err error) {
+	err = c.interruptible(ctx, conn, func() error {
+		peer, err = c.answer(conn)
+		return err
+	})
+	if err != nil {
+		return Addr{}, fmt.Errorf("waiting for a connection at SOCKS server %s: %w", c.Server, err)
+	}
+	return peer, nil
+}
+
+// interruptible runs talk, and makes what it reads or writes fail when ctx
+// ends. Its error tells an errno.
+func (c Client) interruptible(ctx context.Context, conn net.Conn, talk func() error) error {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		conn.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection
 		close(interrupted)
 	})
-	bound, err = connect(conn, hop, dest)
+	err := talk()
 	if !stop() {
 		<-interrupted
 		err = context.Cause(ctx)
 	}
-	if err != nil {
-		return Addr{}, fmt.Errorf("connecting to %s through SOCKS server %s: %w", dest, hop, WithErrno(err))
-	}
-	return bound, nil
+	return WithErrno(err)
 }
 
-func connect(server io.ReadWriter, hop, dest Addr) (bound Addr, err error) {
-	if !dest.IsValid() || len(dest.Name) > maxName {
+// ask authenticates, sends a request and returns BND of the reply.
+func (c Client) ask(server io.ReadWriter, command Command, dest Addr) (bound Addr, err error) {
+	if len(dest.Name) > maxName || command != CommandUDPAssociate && !dest.IsValid() {
 		return Addr{}, syscall.EINVAL
 	}
-	if _, err := server.Write([]byte{version, 1, methodNone}); err != nil {
+	if err := c.authenticate(server); err != nil {
 		return Addr{}, err
+	}
+	if _, err := server.Write(dest.AppendTo([]byte{version, byte(command), 0})); err != nil {
+		return Addr{}, err
+	}
+	return c.answer(server)
+}
+
+// authenticate agrees on a method, and follows it. GSSAPI is never offered.
+func (c Client) authenticate(server io.ReadWriter) error {
+	if max(len(c.Username), len(c.Password)) > maxPassword {
+		return syscall.EINVAL
+	}
+	greeting := []byte{version, 1, methodNone}
+	if c.Username != "" {
+		greeting = []byte{version, 2, methodNone, methodPassword}
+	}
+	if _, err := server.Write(greeting); err != nil {
+		return err
 	}
 	choice, err := readOctets(server, nil, 2)
 	switch {
 	case err != nil:
-		return Addr{}, err
+		return err
 	case choice[0] != version:
-		return Addr{}, fmt.Errorf("parsing method selection % x: %w", choice, syscall.EPROTO)
-	case choice[1] != methodNone:
-		return Addr{}, fmt.Errorf("method %#02x selected: %w", choice[1], syscall.EACCES)
+		return fmt.Errorf("parsing method selection % x: %w", choice, syscall.EPROTO)
+	case choice[1] == methodNone:
+		return nil
+	case choice[1] != methodPassword || c.Username == "":
+		return fmt.Errorf("method %#02x selected: %w", choice[1], syscall.EACCES)
 	}
-	if _, err := server.Write(dest.AppendTo([]byte{version, byte(CommandConnect), 0})); err != nil {
-		return Addr{}, err
+	if _, err := server.Write(appendPassword(nil, c.Username, c.Password)); err != nil {
+		return err
 	}
+	verdict, err := readOctets(server, nil, 2)
+	if err == nil && verdict[1] != 0 {
+		err = fmt.Errorf("user %q not accepted: %w", c.Username, syscall.EACCES)
+	}
+	return err
+}
+
+// answer reads a reply.
+func (c Client) answer(server io.Reader) (bound Addr, err error) {
 	msg, err := readReply(server)
 	if err != nil {
 		return Addr{}, err
 	}
 	code, bound, err := parseReply(msg)
 	if err == nil && code != Succeeded {
-		err = &ReplyError{Hop: hop, Code: code}
+		err = &ReplyError{Hop: c.Server, Code: code}
 	}
 	return bound, err
 }

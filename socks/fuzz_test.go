@@ -3,8 +3,10 @@ package socks
 import (
 	"bytes"
 	"io"
+	"net"
 	"slices"
 	"testing"
+	"time"
 )
 
 // stream is a client with nothing more to say than its input.
@@ -15,40 +17,79 @@ type stream struct {
 
 func (s *stream) Read(p []byte) (int, error) { return s.Reader.Read(p) }
 
-// FuzzServer feeds a client's octets to the server's two parsers. A request
-// that they take means the same when it is written again.
+func (s *stream) Close() error                     { return nil }
+func (s *stream) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (s *stream) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (s *stream) SetDeadline(time.Time) error      { return nil }
+func (s *stream) SetReadDeadline(time.Time) error  { return nil }
+func (s *stream) SetWriteDeadline(time.Time) error { return nil }
+
+// FuzzServer feeds a client's octets to servers with and without passwords. A
+// request that they take means the same when it is written again.
 func FuzzServer(f *testing.F) {
 	for _, tt := range transcripts {
 		f.Add(unhex(f, tt.client))
 	}
+	f.Add(unhex(f, "05 01 02 01 01 75 01 70 05 01 00 03 01 61 0050"))
+	users, err := NewUsers(map[string]Password{"u": mustPassword(f, "p")})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		client := &stream{Reader: bytes.NewReader(in)}
-		if greet(client) != nil {
-			return
-		}
-		if !bytes.Equal(client.Bytes(), []byte{version, methodNone}) {
-			t.Fatalf("answered % x", client.Bytes())
-		}
-		msg, err := readRequest(client)
-		if err != nil {
-			return
-		}
-		if len(msg) > 3+1+1+255+2 {
-			t.Fatalf("a request of %d octets", len(msg))
-		}
-		_, dest, err := parseRequest(msg)
-		if err != nil {
-			if ReplyOf(err) == Succeeded {
-				t.Fatalf("%v succeeds", err)
+		for _, s := range []*Server{{}, {Users: users}} {
+			users.guesses = guesses{}
+			client := &stream{Reader: bytes.NewReader(in)}
+			r, err := s.handshake(t.Context(), client)
+			said := client.Bytes()
+			if err != nil {
+				if r != nil {
+					t.Fatalf("%v, and a request", err)
+				}
+				continue
 			}
+			if (r.user == "u") != (s.Users != nil) {
+				t.Fatalf("user %q", r.user)
+			}
+			if s.Users == nil && len(said) > 0 && !bytes.Equal(said, []byte{version, methodNone}) {
+				t.Fatalf("answered % x", said)
+			}
+			checkRequest(t, r.command, r.dest)
+		}
+	})
+}
+
+func checkRequest(t *testing.T, command Command, dest Addr) {
+	if command == CommandUDPAssociate {
+		return
+	}
+	if !dest.IsValid() || dest.IsName() == dest.IP.IsValid() || command == CommandConnect && dest.Port == 0 {
+		t.Fatalf("took %s for %+v", command, dest)
+	}
+	again, err := parseAddr(dest.AppendTo(nil))
+	if err != nil || again != dest {
+		t.Fatalf("%v became %v, %v", dest, again, err)
+	}
+}
+
+// FuzzDatagram feeds a UDP header to its parser, from clients and servers.
+func FuzzDatagram(f *testing.F) {
+	for _, s := range []string{
+		"0000 00 01 c0000201 0035 6869", "0000 00 04 20010db8000000000000000000000001 0035", "0000 00 03 01 61 0035 00",
+		"0000 01 01 c0000201 0035 6869", "0000 00 03", "0000 00 03 ff 61", "0000 00 09 61", "",
+	} {
+		f.Add(unhex(f, s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		addr, payload, err := ParseDatagram(in)
+		if err != nil {
 			return
 		}
-		if !dest.IsValid() || dest.IsName() == dest.IP.IsValid() || dest.Port == 0 {
-			t.Fatalf("took % x for %+v", msg, dest)
+		if !bytes.HasSuffix(in, payload) || in[2] != 0 || !addr.IsValid() {
+			t.Fatalf("took % x for %v, % x", in, addr, payload)
 		}
-		again, err := parseAddr(dest.AppendTo(nil))
-		if err != nil || again != dest {
-			t.Fatalf("%v became %v, %v", dest, again, err)
+		again, rest, err := ParseDatagram(AppendDatagram(nil, addr, payload))
+		if err != nil || again != addr || !bytes.Equal(rest, payload) {
+			t.Fatalf("%v became %v, %v", addr, again, err)
 		}
 	})
 }

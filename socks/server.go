@@ -18,8 +18,7 @@ const (
 	// handshakeTimeout is a third of Dante's, whose handshake counts the
 	// look-up in.
 	handshakeTimeout = 10 * time.Second
-	// maxHandshakes is a quarter of Linux's net.core.somaxconn, where the
-	// clients beyond it wait.
+	// maxHandshakes is a quarter of Linux's net.core.somaxconn.
 	maxHandshakes = 1024
 	// lingerTime is within the 10 s of RFC 1928, section 6, and lets a lost
 	// last message be sent again.
@@ -33,11 +32,12 @@ type Handler interface {
 	ServeSOCKS(ctx context.Context, r *Request)
 }
 
-// Server is a SOCKS5 server. It may serve several listeners, and is not to be
-// changed while it does.
+// Server is a SOCKS server, of version 5 and, to anybody, of 4 and 4A. It may
+// serve several listeners, and is not to be changed while it does.
 type Server struct {
 	Handler          Handler        // never nil
 	Clients          []netip.Prefix // sources that are served; empty: any
+	Users            *Users         // who must authenticate; nil: anybody is served
 	HandshakeTimeout time.Duration  // from accept to the last octet of the request; 0: 10 s
 	MaxHandshakes    int            // of a listener, at a time; 0: 1024
 	Logger           *slog.Logger   // may be nil
@@ -52,13 +52,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer cancel()
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	slots := make(chan struct{}, cmp.Or(s.MaxHandshakes, maxHandshakes))
+	limit := cmp.Or(s.MaxHandshakes, maxHandshakes)
+	handshakes, goodbyes := newSlots(limit), newSlots(limit)
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
 		conn, err := s.accept(ctx, ln)
 		if ctx.Err() != nil {
 			if err == nil {
@@ -70,7 +66,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("accepting SOCKS clients on %s: %w", ln.Addr(), err)
 		}
 		clients.Go(func() {
-			s.serve(ctx, conn, func() { <-slots })
+			defer conn.Close()
+			if !s.serve(ctx, conn, handshakes) {
+				defer goodbyes.take(conn)()
+				hangUp(ctx, conn)
+			}
 		})
 	}
 }
@@ -93,52 +93,44 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) (net.Conn, error) 
 	}
 }
 
-// serve sees conn through from greeting to close, and calls settled when the
-// handshake is over.
-func (s *Server) serve(ctx context.Context, conn net.Conn, settled func()) {
-	defer conn.Close()
+// serve sees conn through from greeting to end. It reports false when the last
+// word was a refusal, which the client has yet to read.
+func (s *Server) serve(ctx context.Context, conn net.Conn, handshakes *slots) bool {
 	if !s.admits(remote(conn).Addr()) {
 		s.logger().Debug("SOCKS client not admitted", "client", remote(conn))
-		settled()
-		return
+		return true
 	}
-	r, err := s.handshake(ctx, conn)
+	r, err := s.begin(ctx, conn, handshakes)
 	if err != nil {
 		s.logger().Debug("SOCKS handshake", "client", remote(conn), "err", err)
-		hangUp(ctx, conn)
-		settled()
-		return
+		return false
 	}
-	settled()
-	if r.serve(ctx, s.Handler) != Succeeded {
-		hangUp(ctx, conn)
-	}
+	return !r.serve(ctx, s.Handler)
 }
 
 func (s *Server) admits(client netip.Addr) bool {
 	return len(s.Clients) == 0 || slices.ContainsFunc(s.Clients, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
-// handshake reads up to the request, and answers it if it is a bad one.
-func (s *Server) handshake(ctx context.Context, conn net.Conn) (*Request, error) {
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+// begin does the handshake in its time and in a slot.
+func (s *Server) begin(ctx context.Context, conn net.Conn, handshakes *slots) (*Request, error) {
+	defer handshakes.take(conn)()
 	deadline := time.Now().Add(cmp.Or(s.HandshakeTimeout, handshakeTimeout))
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			conn.Close()
+		}
+	})()
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	if err := greet(conn); err != nil {
+	r, err := s.handshake(ctx, conn)
+	if err != nil {
 		return nil, err
 	}
-	msg, err := readRequest(conn)
-	if err != nil {
-		return nil, fmt.Errorf("reading the request: %w", err)
-	}
-	command, dest, err := parseRequest(msg)
-	if err != nil {
-		conn.Write(appendReply(nil, ReplyOf(err), Addr{})) // the error to return is err
-		return nil, err
-	}
-	return &Request{conn: conn, command: command, dest: dest}, conn.SetDeadline(time.Time{})
+	return r, conn.SetDeadline(time.Time{})
 }
 
 // hangUp ends what is sent to conn, and waits for the client to end as well:
@@ -156,8 +148,10 @@ func hangUp(ctx context.Context, conn net.Conn) {
 
 // remote returns where conn comes from, the address unmapped and without zone.
 // It is the zero AddrPort of a connection of no such address.
-func remote(conn net.Conn) netip.AddrPort {
-	if a, ok := conn.RemoteAddr().(interface{ AddrPort() netip.AddrPort }); ok {
+func remote(conn net.Conn) netip.AddrPort { return addrPort(conn.RemoteAddr()) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
 		return AddrFromAddrPort(a.AddrPort()).AddrPort()
 	}
 	return netip.AddrPort{}

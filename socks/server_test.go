@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -28,8 +29,12 @@ func (f handlerFunc) ServeSOCKS(ctx context.Context, r *Request) { f(ctx, r) }
 // bnd is where the echoing handler says that it has dialled from.
 var bnd = netip.MustParseAddrPort("192.0.2.7:7")
 
-// echo accepts, and sends back what the client sends until it ends.
+// echo accepts a CONNECT, and sends back what the client sends until it ends.
 func echo(_ context.Context, r *Request) {
+	if r.Command() != CommandConnect {
+		r.Refuse(syscall.EOPNOTSUPP)
+		return
+	}
 	conn, err := r.Accept(bnd)
 	if err != nil {
 		return
@@ -94,15 +99,29 @@ var transcripts = []struct{ what, client, server string }{
 	{"private method", "05 01 7e", "05 ff"},
 	{"private method, pipelined", "05 01 7e 05 01 00 03 01 61 0050", "05 ff"},
 	{"no methods", "05 00", "05 ff"},
-	{"SOCKS4", "04 01 0050 c0000201 00", ""},
 	{"TLS", "16 03 01 02 00", ""},
 	{"nothing", "", ""},
 	{"greeting cut", "05 02 00", ""},
 	{"request cut", "05 01 00 05 01 00 03 02 61", "05 00"},
 
+	{"SOCKS4", "04 01 0050 c0000201 00", "00 5a 0007 c0000207"},
+	{"SOCKS4 with a user and early data", "04 01 0050 c0000201 626f6200 6869", "00 5a 0007 c0000207 6869"},
+	{"SOCKS4A", "04 01 0050 00000001 00 6100", "00 5a 0007 c0000207"},
+	{"SOCKS4A, IPv6 literal", "04 01 0050 000000ff 00 3a3a3100", "00 5a 0007 c0000207"},
+	{"SOCKS4A, no name", "04 01 0050 00000001 00 00", "00 5b 0000 00000000"},
+	{"SOCKS4A, bad name", "04 01 0050 00000001 00 612062 00", "00 5b 0000 00000000"},
+	{"SOCKS4, 0.0.0.0", "04 01 0050 00000000 00", "00 5b 0000 00000000"},
+	{"SOCKS4, port 0", "04 01 0000 c0000201 00", "00 5b 0000 00000000"},
+	{"SOCKS4, unknown command", "04 03 0050 c0000201 00", "00 5b 0000 00000000"},
+	{"SOCKS4, long USERID", "04 01 0050 c0000201" + strings.Repeat("61", 256), "00 5b 0000 00000000"},
+	{"SOCKS4, cut", "04 01 0050 c0000201 61", ""},
+
 	{"other version", "05 01 00 04 01 00 01 c0000201 0050", "05 00 05 01 00 01 00000000 0000"},
 	{"BIND", "05 01 00 05 02 00 01 c0000201 0050", "05 00 05 07 00 01 00000000 0000"},
 	{"UDP ASSOCIATE", "05 01 00 05 03 00 01 00000000 0000", "05 00 05 07 00 01 00000000 0000"},
+	{"Tor's RESOLVE_PTR of a name", "05 01 00 05 f1 00 03 01 61 0050", "05 00 05 08 00 01 00000000 0000"},
+	{"UDP ASSOCIATE for anywhere", "05 01 00 05 03 00 03 01 30 0050", "05 00 05 07 00 01 00000000 0000"},
+	{"UDP ASSOCIATE for nothing", "05 01 00 05 03 00 03 00 0050", "05 00 05 07 00 01 00000000 0000"},
 	{"unknown command", "05 01 00 05 09 00 01 c0000201 0050", "05 00 05 07 00 01 00000000 0000"},
 	{"Tor's RESOLVE", "05 01 00 05 f0 00 03 01 61 0050", "05 00 05 07 00 01 00000000 0000"},
 	{"unknown address type", "05 01 00 05 01 00 02 c0000201 0050", "05 00 05 08 00 01 00000000 0000"},
@@ -140,7 +159,12 @@ func TestTranscriptsByteByByte(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				client, server := net.Pipe()
-				go (&Server{Handler: handlerFunc(echo)}).serve(t.Context(), server, func() {})
+				go func() {
+					defer server.Close()
+					if s := (&Server{Handler: handlerFunc(echo), HandshakeTimeout: time.Minute}); !s.serve(t.Context(), server, newSlots(1)) {
+						hangUp(t.Context(), server)
+					}
+				}()
 				go func() {
 					for _, b := range unhex(t, tt.client) {
 						client.Write([]byte{b}) // the server may have closed
@@ -351,32 +375,83 @@ func TestNoDeadlineAfterHandshake(t *testing.T) {
 	})
 }
 
+// A newcomer takes the place of the oldest handshake.
 func TestMaxHandshakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipes()
 		stop := serve(t, &Server{Handler: handlerFunc(echo), MaxHandshakes: 2}, ln)
-		first, second := ln.dial(), ln.dial()
-		defer second.Close()
-		client, server := net.Pipe()
-		defer client.Close()
-		select {
-		case ln.accepts <- server:
-			t.Error("a third was accepted")
-		case <-time.After(time.Second):
+		connect := func(conn net.Conn) error {
+			conn.Write(unhex(t, "05 01 00"))
+			io.ReadFull(conn, make([]byte, 2))
+			conn.Write(unhex(t, "05 01 00 03 01 61 0050"))
+			_, err := io.ReadFull(conn, make([]byte, 10))
+			return err
 		}
-		first.Write(unhex(t, "05 01 00"))
-		io.ReadFull(first, make([]byte, 2))
-		first.Write(unhex(t, "05 01 00 03 01 61 0050"))
-		io.ReadFull(first, make([]byte, 10))
-		defer first.Close()
-		select {
-		case ln.accepts <- server:
-		case <-time.After(time.Second):
-			t.Error("a handshake that is over still counts")
+		done := ln.dial()
+		if err := connect(done); err != nil {
+			t.Fatal(err)
 		}
-		first.Close()
+		first := ln.dial()
+		synctest.Wait()
+		second := ln.dial()
+		synctest.Wait()
+		third := ln.dial()
+		synctest.Wait()
+		if _, err := first.Read(make([]byte, 1)); err == nil {
+			t.Error("the oldest handshake goes on")
+		}
+		for what, conn := range map[string]net.Conn{"second": second, "third": third} {
+			if err := connect(conn); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := done.Write([]byte("a")); err != nil {
+			t.Error("a handshake that is over was counted")
+		}
+		for _, conn := range []net.Conn{first, second, third, done} {
+			conn.Close()
+		}
 		stop()
 	})
+}
+
+// from is a connection from an address.
+type from struct {
+	net.Conn
+	addr string
+}
+
+func (f from) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(f.addr), 1))
+}
+
+// A flood costs its own source its slots, of IPv6 its /64, and nobody else.
+func TestSlotsAreShared(t *testing.T) {
+	s := newSlots(5)
+	closed := func(c from) bool {
+		c.SetReadDeadline(time.Now().Add(-time.Second))
+		_, err := c.Read(nil)
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	var conns []from
+	var gives []func()
+	for _, addr := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "192.0.2.1", "192.0.2.1", "192.0.2.2"} {
+		near, far := net.Pipe()
+		defer far.Close()
+		conns = append(conns, from{near, addr})
+		gives = append(gives, s.take(conns[len(conns)-1]))
+	}
+	for i, want := range []bool{true, true, false, false, false, false, false} {
+		if got := closed(conns[i]); got != want {
+			t.Errorf("connection %d of %s: closed %v", i, conns[i].addr, got)
+		}
+	}
+	for _, give := range gives {
+		give()
+	}
+	if s.taken != 0 || len(s.bySource) != 0 {
+		t.Errorf("%d slots taken by %v", s.taken, s.bySource)
+	}
 }
 
 func TestAcceptErrors(t *testing.T) {

@@ -99,8 +99,14 @@ func (c *Config) checkSOCKS(socks *table) {
 			socks.complainElement("listen", i, `":%d" has no address (write it like 192.0.2.1:%[1]d)`, listen.Port())
 		case slices.Contains(c.DNS.Listen, listen):
 			socks.complainElement("listen", i, "%s is taken by dns.listen (take another port)", listen)
-		case !listen.Addr().IsLoopback() && len(c.SOCKS.Clients) == 0:
-			socks.complainElement("listen", i, "%s is open to everyone (say in socks.clients who may use it)", listen)
+		case !listen.Addr().IsLoopback() && len(c.SOCKS.Clients) == 0 && len(c.SOCKS.Users) == 0:
+			socks.complainElement("listen", i, "%s is open to everyone (say in socks.clients or socks.user who may use it)", listen)
+		}
+	}
+	for i, t := range socks.tables("user") {
+		name := c.SOCKS.Users[i].Name
+		if slices.IndexFunc(c.SOCKS.Users, func(u User) bool { return u.Name == name }) < i && name != "" {
+			t.complain("name", "there is a user %q already (take another name)", name)
 		}
 	}
 }
@@ -117,6 +123,12 @@ func (c *Config) checkOutlets(tables []*table) {
 			t.complain("server", "missing (host:port of the SOCKS server)")
 		case o.Type != OutletSOCKS5 && o.Type != "" && o.Server.IsValid():
 			t.complain("server", "a %s outlet has no server (delete it, or set type to socks5)", o.Type)
+		}
+		switch {
+		case o.Type != OutletSOCKS5 && o.Type != "" && o.Username != "":
+			t.complain("username", "a %s outlet has no server (delete it, or set type to socks5)", o.Type)
+		case o.Username == "" && o.Password != "":
+			t.complain("username", "missing (the password is of nobody)")
 		}
 		switch {
 		case o.Over == "":

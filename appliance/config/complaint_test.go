@@ -192,12 +192,12 @@ t.toml:6: dns.listen: ":domain" is no port (write it like :53)
 t.toml:7: dns.listen: "[::ffff:127.0.0.1]:53" is IPv4 in IPv6 form (write it as IPv4)
 t.toml:9: dns.upstreams: 127.0.0.1:5353 is this gateway itself (name another resolver)
 t.toml:12: socks.listen: ":1080" has no address (write it like 192.0.2.1:1080)
-t.toml:13: socks.listen: 0.0.0.0:1080 is open to everyone (say in socks.clients who may use it)
+t.toml:13: socks.listen: 0.0.0.0:1080 is open to everyone (say in socks.clients or socks.user who may use it)
 t.toml:14: socks.listen: 127.0.0.1:5353 is taken by dns.listen (take another port)
 t.toml:15: socks.listen: "localhost:1080" is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)
 t.toml:16: socks.listen: "127.0.0.1:65536" is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)`},
 	{"clients that are wrong", "[socks]\nlisten = ['0.0.0.0:1']\nclients = ['all']\n", `t.toml:3: socks.clients: "all" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)`},
-	{"clients that are nobody", "[socks]\nclients = []\nlisten = ['[::]:1080', '[fe80::1%a/b]:1080']\n", `t.toml:3: socks.listen: [::]:1080 is open to everyone (say in socks.clients who may use it)
+	{"clients that are nobody", "[socks]\nclients = []\nlisten = ['[::]:1080', '[fe80::1%a/b]:1080']\n", `t.toml:3: socks.listen: [::]:1080 is open to everyone (say in socks.clients or socks.user who may use it)
 t.toml:3: socks.listen: zone of "[fe80::1%a/b]:1080": "a/b" is no interface name (1 to 15 octets without space, '/', ':' or '%')`},
 	{"empty tables", "[[outlet]]\n[[rule]]\n", `t.toml:1: outlet.name: missing (rules name an outlet by it)
 t.toml:1: outlet.type: missing (socks5, direct or reject)
@@ -287,6 +287,41 @@ t.toml:13: rule.proto: unknown value "icmp" (known: tcp, udp)
 t.toml:14: rule.outlet: unknown outlet "tokio" (did you mean "tokyo"?)
 t.toml:17: rule.outlet: unknown outlet "osaka" (known: direct, reject, tokyo)`},
 
+	{"users", `
+[[socks.user]]
+name = "alice"
+[[socks.user]]
+name = "bob"
+pasword = "b"
+[[socks.user]]
+name = "bob"
+password = "$2a$10$short"
+[[socks.user]]
+name = ""
+password = ""
+[[outlet]]
+name = "a"
+type = "socks5"
+server = "a:1"
+password = "a"
+[[outlet]]
+name = "b"
+type = "direct"
+username = "b"
+[[rule]]
+users = [""]
+outlet = "a"
+`, `t.toml:2: socks.user.password: missing (a bcrypt hash, as htpasswd -nB makes it, or plain text)
+t.toml:4: socks.user.password: missing (a bcrypt hash, as htpasswd -nB makes it, or plain text)
+t.toml:6: socks.user.pasword: unknown key (did you mean "password"?)
+t.toml:8: socks.user.name: there is a user "bob" already (take another name)
+t.toml:9: socks.user.password: parsing a password that starts as a bcrypt hash: crypto/bcrypt: hashedSecret too short to be a bcrypted password
+t.toml:11: socks.user.name: a user's name of 0 octets (1 to 255)
+t.toml:12: socks.user.password: parsing a password of 0 octets: want 1 to 255
+t.toml:13: outlet.username: missing (the password is of nobody)
+t.toml:21: outlet.username: a direct outlet has no server (delete it, or set type to socks5)
+t.toml:23: rule.users: a user's name of 0 octets (1 to 255)`},
+
 	{"not yet", `
 [tun]
 queues = 2
@@ -295,17 +330,6 @@ handover = "auto"
 state = "/tmp/names"
 [direct]
 nat64 = "auto"
-[[socks.user]]
-name = "alice"
-[[socks.user]]
-name = "bob"
-pasword = "b"
-[[outlet]]
-name = "a"
-type = "socks5"
-server = "a:1"
-username = "alice"
-password = "a"
 [limits]
 flows = 1
 flows-per-client = -1
@@ -318,16 +342,11 @@ listen = "0.0.0.0:80"
 t.toml:4: tun.handover: not yet supported (leave it out)
 t.toml:6: pool.state: not yet supported (leave it out)
 t.toml:8: direct.nat64: not yet supported (leave it out)
-t.toml:9: socks.user: not yet supported (leave it out)
-t.toml:11: socks.user: not yet supported (leave it out)
-t.toml:13: socks.user.pasword: unknown key (did you mean "password"?)
-t.toml:18: outlet.username: not yet supported (leave it out)
-t.toml:19: outlet.password: not yet supported (leave it out)
-t.toml:21: limits.flows: not yet supported (leave it out)
-t.toml:22: limits.flows-per-client: want 0 to 2147483647, got -1
-t.toml:23: limits.new-names-per-second: not yet supported (leave it out)
-t.toml:25: control.socket: want a string, got an integer
-t.toml:27: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
+t.toml:10: limits.flows: not yet supported (leave it out)
+t.toml:11: limits.flows-per-client: want 0 to 2147483647, got -1
+t.toml:12: limits.new-names-per-second: not yet supported (leave it out)
+t.toml:14: control.socket: want a string, got an integer
+t.toml:16: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
 }
 
 func TestBad(t *testing.T) {

@@ -116,14 +116,23 @@ const (
 type SOCKS struct {
 	Listen  []netip.AddrPort // TCP; empty: nowhere
 	Clients []netip.Prefix   // sources that may use it, of either family; empty: any
+	Users   []User           // who may use it, by password; empty: anybody
+}
+
+// User is who may use the SOCKS server.
+type User struct {
+	Name     string // at most 255 octets, unique
+	Password socks.Password
 }
 
 // Outlet is a way out that rules name.
 type Outlet struct {
-	Name   string
-	Type   OutletType
-	Server socks.Addr // the SOCKS server of an OutletSOCKS5; else the zero Addr
-	Over   string     // outlet that an OutletSOCKS5 dials Server through; empty: direct
+	Name     string
+	Type     OutletType
+	Server   socks.Addr // the SOCKS server of an OutletSOCKS5; else the zero Addr
+	Username string     // for Server; empty: none
+	Password string     // for Server
+	Over     string     // outlet that an OutletSOCKS5 dials Server through; empty: direct
 }
 
 // OutletType is the kind of an Outlet.
@@ -142,6 +151,7 @@ type Rule struct {
 	Names    []string       // FQDN in lower case without trailing dot; "*.suffix" is every name below suffix
 	Networks []netip.Prefix // of the destination, either family
 	Clients  []netip.Prefix // of the source, either family
+	Users    []string       // of the SOCKS server
 	Ports    []uint16       // of the destination
 	Proto    string         // "tcp", "udp", or empty for both
 	Outlet   string         // name of one of Config.Outlets, BuiltInDirect or BuiltInReject
@@ -238,6 +248,9 @@ func (c *Config) read(root *table) {
 	proxy := root.table("socks")
 	list(proxy, "listen", &c.SOCKS.Listen, listenAddr)
 	list(proxy, "clients", &c.SOCKS.Clients, prefix)
+	for _, t := range proxy.tables("user") {
+		c.SOCKS.Users = append(c.SOCKS.Users, readUser(t))
+	}
 
 	for _, t := range root.tables("outlet") {
 		c.Outlets = append(c.Outlets, readOutlet(t))
@@ -261,10 +274,20 @@ func (c *Config) read(root *table) {
 	key(log, "format", &c.Log.JSON, logFormat)
 }
 
+func readUser(t *table) (u User) {
+	key(t, "name", &u.Name, userName)
+	key(t, "password", &u.Password, socks.ParsePassword)
+	t.require("name", "of 1 to 255 octets")
+	t.require("password", "a bcrypt hash, as htpasswd -nB makes it, or plain text")
+	return u
+}
+
 func readOutlet(t *table) (o Outlet) {
 	key(t, "name", &o.Name, outletName)
 	key(t, "type", &o.Type, oneOf(OutletSOCKS5, OutletDirect, OutletReject))
 	key(t, "server", &o.Server, orEmpty(server))
+	key(t, "username", &o.Username, orEmpty(userName))
+	key(t, "password", &o.Password, orEmpty(plainPassword))
 	key(t, "over", &o.Over, as[string])
 	t.require("name", "rules name an outlet by it")
 	t.require("type", "socks5, direct or reject")
@@ -275,6 +298,7 @@ func readRule(t *table) (r Rule) {
 	list(t, "names", &r.Names, pattern)
 	list(t, "networks", &r.Networks, prefix)
 	list(t, "clients", &r.Clients, prefix)
+	list(t, "users", &r.Users, userName)
 	list(t, "ports", &r.Ports, between[uint16](1, math.MaxUint16))
 	key(t, "proto", &r.Proto, oneOf("tcp", "udp"))
 	key(t, "outlet", &r.Outlet, as[string])

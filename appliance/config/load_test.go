@@ -55,8 +55,7 @@ func TestFull(t *testing.T) {
 	}
 	_, err = Parse("full.toml", data)
 	want := `full.toml:14: pool.state: not yet supported (leave it out)
-full.toml:38: socks.user: not yet supported (leave it out)
-full.toml:66: limits.new-names-per-second: not yet supported (leave it out)`
+full.toml:67: limits.new-names-per-second: not yet supported (leave it out)`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got\n%v\nwant\n%s", err, want)
 	}
@@ -70,7 +69,6 @@ full.toml:66: limits.new-names-per-second: not yet supported (leave it out)`
 	for _, c := range complaints {
 		lines[c.Line-1] = ""
 	}
-	lines[39-1], lines[40-1] = "", "" // the name and password of the user
 	got, err := Parse("", []byte(strings.Join(lines, "\n")))
 	if err != nil {
 		t.Fatal(err)
@@ -90,14 +88,20 @@ func full() *Config {
 		{Network: "https", Addr: netip.MustParseAddrPort("1.1.1.1:443"), Path: "/dns-query"},
 	}
 	c.DNS.Bypass = []string{"*.corp.example"}
+	hash, err := socks.ParsePassword("$2a$10$rRittcC9o0RoOr.FRqKBNu0R.TJBwnurGFxP5nucAfwlDtEQ0bt7i")
+	if err != nil {
+		panic(err)
+	}
+	c.SOCKS.Users = []User{{"alice", hash}}
 	c.Outlets = []Outlet{
 		{Name: "near", Type: OutletSOCKS5, Server: socks.Addr{IP: netip.MustParseAddr("192.0.2.1"), Port: 1080}},
-		{Name: "far", Type: OutletSOCKS5, Server: socks.Addr{Name: "gw2.example", Port: 1080}, Over: "near"},
+		{Name: "far", Type: OutletSOCKS5, Server: socks.Addr{Name: "gw2.example", Port: 1080}, Username: "gw1", Password: "secret", Over: "near"},
 	}
 	c.Rules = []Rule{{
 		Names:    []string{"*.example.com"},
 		Networks: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
 		Clients:  []netip.Prefix{netip.MustParsePrefix("192.168.77.0/24")},
+		Users:    []string{"alice"},
 		Ports:    []uint16{80, 443},
 		Proto:    "tcp",
 		Outlet:   "far",
@@ -145,6 +149,11 @@ func TestGood(t *testing.T) {
 		{"SOCKS for some", "[socks]\nlisten = ['192.0.2.1:1080']\nclients = ['192.0.2.0/24']", func(c *Config) {
 			c.SOCKS.Listen = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1080")}
 			c.SOCKS.Clients = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}},
+		{"SOCKS for users", "[socks]\nlisten = ['192.0.2.1:1080']\n[[socks.user]]\nname = 'bob'\npassword = 'b'", func(c *Config) {
+			c.SOCKS.Listen = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1080")}
+			password, _ := socks.ParsePassword("b")
+			c.SOCKS.Users = []User{{"bob", password}}
 		}},
 		{"built-in outlets", "[[rule]]\nports = [25]\noutlet = 'reject'\n[[rule]]\noutlet = 'direct'", func(c *Config) {
 			c.Rules = []Rule{{Ports: []uint16{25}, Outlet: BuiltInReject}, {Outlet: BuiltInDirect}}

@@ -16,15 +16,6 @@ func notYet(root *table) {
 	refuse(tun, "handover", "off")
 	refuse(root.table("pool"), "state", "")
 	refuse(root.table("direct"), "nat64", "")
-	for _, user := range root.table("socks").tables("user") {
-		user.doc.complain(user.place, errNotYet)
-		key(user, "name", new(string), as[string])
-		key(user, "password", new(string), as[string])
-	}
-	for _, outlet := range root.tables("outlet") {
-		refuse(outlet, "username", "")
-		refuse(outlet, "password", "")
-	}
 	limits := root.table("limits")
 	refuse(limits, "flows", int64(0))
 	refuse(limits, "flows-per-client", int64(0))

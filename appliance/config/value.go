@@ -94,6 +94,23 @@ func outletName(s string) (string, error) {
 	return s, nil
 }
 
+// maxCredential is what SOCKS has room for (RFC 1929, section 2).
+const maxCredential = 255
+
+func userName(s string) (string, error) {
+	if s == "" || len(s) > maxCredential {
+		return "", fmt.Errorf("a user's name of %d octets (1 to %d)", len(s), maxCredential)
+	}
+	return s, nil
+}
+
+func plainPassword(s string) (string, error) {
+	if len(s) > maxCredential {
+		return "", fmt.Errorf("a password of %d octets (at most %d)", len(s), maxCredential)
+	}
+	return s, nil
+}
+
 func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
 
 // prefix parses a prefix, or an address as the prefix of only that address.

@@ -38,6 +38,7 @@ type Session struct {
 	Inlet   string // where the client came in: "tun" or "socks"
 	Network string // "tcp" or "udp"
 	Client  netip.AddrPort
+	User    string     // whom the client has proved to be; "": nobody in particular
 	Dest    socks.Addr // what the client asked for
 	Fake    bool       // Dest is a fake address, which stands for a name
 }
@@ -162,7 +163,7 @@ func (g *Gateway) dial(ctx context.Context, s Session, o *outcome) (net.Conn, er
 	defer cancel()
 	stop := context.AfterFunc(g.flows, cancel)
 	defer stop()
-	flow := route.Flow{Network: s.Network, Client: s.Client.Addr(), Dest: o.dest}
+	flow := route.Flow{Network: s.Network, Client: s.Client.Addr(), User: s.User, Dest: o.dest}
 	o.outlet = g.Rules.Pick(flow, func() []netip.Addr {
 		ips, err := g.Resolver.LookupNetIP(ctx, "ip", o.dest.Name)
 		if err != nil {
@@ -190,6 +191,9 @@ func (g *Gateway) log(s Session, o outcome) {
 		return
 	}
 	attrs := []any{"inlet", s.Inlet, "client", s.Client, "network", s.Network}
+	if s.User != "" {
+		attrs = append(attrs, "user", s.User)
+	}
 	if o.dest.IsName() {
 		attrs = append(attrs, "name", o.dest.Name)
 	}

@@ -13,25 +13,25 @@ import (
 // travels to the server as it is, and is never looked up on this side.
 type Via struct {
 	over   Outlet
-	server socks.Addr
+	client socks.Client
 }
 
-// NewVia returns the way out through server, which over dials. With another
-// Via for over it is a chain, of any length.
-func NewVia(over Outlet, server socks.Addr) *Via {
-	return &Via{over: over, server: server}
+// NewVia returns the way out through the server of client, which over dials.
+// With another Via for over it is a chain, of any length.
+func NewVia(over Outlet, client socks.Client) *Via {
+	return &Via{over: over, client: client}
 }
 
 // Dial connects to dest. UDP is EOPNOTSUPP, at once.
 func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
 	if network != "tcp" {
-		return nil, fmt.Errorf("dialling %s through SOCKS server %s: %s: %w", dest, v.server, network, syscall.EOPNOTSUPP)
+		return nil, fmt.Errorf("dialling %s through SOCKS server %s: %s: %w", dest, v.client.Server, network, syscall.EOPNOTSUPP)
 	}
-	conn, err := v.over.Dial(ctx, network, v.server)
+	conn, err := v.over.Dial(ctx, network, v.client.Server)
 	if err != nil {
-		return nil, fmt.Errorf("reaching SOCKS server %s: %w", v.server, err)
+		return nil, fmt.Errorf("reaching SOCKS server %s: %w", v.client.Server, err)
 	}
-	bound, err := socks.Connect(ctx, conn, v.server, dest)
+	bound, err := v.client.Connect(ctx, conn, dest)
 	if err != nil {
 		conn.Close()
 		return nil, err

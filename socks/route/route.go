@@ -12,6 +12,7 @@ import (
 type Flow struct {
 	Network string // "tcp" or "udp"
 	Client  netip.Addr
+	User    string // whom the client has proved to be, or ""
 	Dest    socks.Addr
 }
 
@@ -21,6 +22,7 @@ type Rule struct {
 	Names    []string       // patterns, see MatchName
 	Networks []netip.Prefix // destination addresses; of a name, any of its addresses
 	Clients  []netip.Prefix
+	Users    []string
 	Ports    []uint16 // destination ports
 	Network  string   // "tcp" or "udp"
 	Outlet   string
@@ -39,7 +41,7 @@ func (rs Rules) Pick(f Flow, addresses func() []netip.Addr) string {
 	}
 	for i := range rs {
 		r := &rs[i]
-		if !r.matchName(f.Dest.Name) || !r.matchClient(f.Client) ||
+		if !r.matchName(f.Dest.Name) || !r.matchClient(f.Client) || !r.matchUser(f.User) ||
 			!r.matchPort(f.Dest.Port) || !r.matchNetwork(f.Network) {
 			continue
 		}
@@ -57,12 +59,12 @@ func (rs Rules) Pick(f Flow, addresses func() []netip.Addr) string {
 }
 
 // PickName returns the outlet that flows of client to name take, as far as
-// these two decide: rules by network are passed over, ports and protocols do
+// these two decide: rules by network or user are passed over, ports and protocols do
 // not count. DNS asks it for names that only the far end of a chain resolves.
 func (rs Rules) PickName(client netip.Addr, name string) string {
 	for i := range rs {
 		r := &rs[i]
-		if len(r.Networks) == 0 && r.matchName(name) && r.matchClient(client) {
+		if len(r.Networks) == 0 && r.matchUser("") && r.matchName(name) && r.matchClient(client) {
 			return r.Outlet
 		}
 	}
@@ -75,6 +77,10 @@ func (r *Rule) matchName(name string) bool {
 
 func (r *Rule) matchClient(ip netip.Addr) bool {
 	return len(r.Clients) == 0 || contains(r.Clients, ip)
+}
+
+func (r *Rule) matchUser(user string) bool {
+	return len(r.Users) == 0 || slices.Contains(r.Users, user)
 }
 
 func (r *Rule) matchPort(port uint16) bool {

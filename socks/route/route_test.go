@@ -39,20 +39,24 @@ func TestPick(t *testing.T) {
 		{Names: []string{"*.far.test"}, Network: "udp", Outlet: "reject"},
 		{Clients: prefixes("192.0.2.64/26"), Outlet: "guests"},
 		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
+		{Users: []string{"alice", "bob"}, Outlet: "friends"},
 	}
 	for _, tt := range []struct {
 		name, network, client, dest string
+		user                        string
 		addresses                   []netip.Addr
 		want                        string
 		looked                      int
 	}{
-		{"name and port", "tcp", "192.0.2.1", "a.far.test:80", nil, "far", 0},
-		{"other port falls through", "udp", "192.0.2.1", "a.far.test:53", nil, "reject", 0},
-		{"client", "tcp", "192.0.2.70", "x.test:80", nil, "guests", 0},
-		{"literal in network", "tcp", "192.0.2.1", "203.0.113.9:22", nil, "net", 0},
-		{"literal elsewhere", "tcp", "192.0.2.1", "198.51.100.1:22", nil, "", 0},
-		{"name in network", "tcp", "192.0.2.1", "x.test:80", []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")}, "net", 1},
-		{"name without addresses", "tcp", "192.0.2.1", "x.test:80", nil, "", 1},
+		{"name and port", "tcp", "192.0.2.1", "a.far.test:80", "", nil, "far", 0},
+		{"other port falls through", "udp", "192.0.2.1", "a.far.test:53", "", nil, "reject", 0},
+		{"client", "tcp", "192.0.2.70", "x.test:80", "", nil, "guests", 0},
+		{"literal in network", "tcp", "192.0.2.1", "203.0.113.9:22", "", nil, "net", 0},
+		{"literal elsewhere", "tcp", "192.0.2.1", "198.51.100.1:22", "", nil, "", 0},
+		{"name in network", "tcp", "192.0.2.1", "x.test:80", "", []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")}, "net", 1},
+		{"name without addresses", "tcp", "192.0.2.1", "x.test:80", "", nil, "", 1},
+		{"user", "tcp", "192.0.2.1", "198.51.100.1:22", "bob", nil, "friends", 0},
+		{"other user", "tcp", "192.0.2.1", "198.51.100.1:22", "eve", nil, "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dest, err := socks.ParseAddr(tt.dest)
@@ -60,7 +64,7 @@ func TestPick(t *testing.T) {
 				t.Fatal(err)
 			}
 			looked := 0
-			got := rules.Pick(Flow{Network: tt.network, Client: netip.MustParseAddr(tt.client), Dest: dest}, func() []netip.Addr {
+			got := rules.Pick(Flow{Network: tt.network, Client: netip.MustParseAddr(tt.client), User: tt.user, Dest: dest}, func() []netip.Addr {
 				looked++
 				return tt.addresses
 			})

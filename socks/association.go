@@ -1,0 +1,102 @@
+package socks
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// Association is the relay of a UDP ASSOCIATE (RFC 1928, section 7): the
+// client's side of it. It ends with the connection that asked for it.
+type Association struct {
+	control net.Conn
+	relay   *net.UDPConn
+	client  netip.Addr    // unmapped, with the zone of a link-local address
+	port    atomic.Uint32 // of client, once it has sent something; 0 before
+	dropped atomic.Uint64
+	ended   sync.WaitGroup
+}
+
+// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
+const maxDatagram = 64 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxDatagram); return &b }}
+
+// Associate opens a relay on the address that the client has connected to, and
+// tells the client of it. The caller is to close the Association.
+func (r *Request) Associate() (*Association, error) {
+	local, ok := r.conn.LocalAddr().(*net.TCPAddr)
+	peer, ok2 := r.conn.RemoteAddr().(*net.TCPAddr)
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("opening a UDP relay beside %v: %w", r.conn.LocalAddr(), syscall.EAFNOSUPPORT)
+	}
+	relay, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.AddrPort().Addr().Unmap(), 0)))
+	if err != nil {
+		return nil, fmt.Errorf("opening a UDP relay: %w", WithErrno(err))
+	}
+	if err := r.reply(Succeeded, AddrFromAddrPort(relay.LocalAddr().(*net.UDPAddr).AddrPort())); err != nil {
+		relay.Close()
+		return nil, fmt.Errorf("answering SOCKS client %s: %w", r.Client(), WithErrno(err))
+	}
+	a := &Association{control: r.conn, relay: relay, client: peer.AddrPort().Addr().Unmap()}
+	a.ended.Go(func() {
+		io.Copy(io.Discard, a.control) // its end is all that it tells
+		a.relay.Close()
+	})
+	return a, nil
+}
+
+// ReadFrom returns the payload of the client's next datagram, and where it is
+// to go. Room for less than any datagram cuts it off. Datagrams of others are
+// dropped (RFC 1928, section 7), as are fragments and malformed ones; the port
+// of the first that is none of these is the client's.
+func (a *Association) ReadFrom(b []byte) (n int, dest Addr, err error) {
+	for {
+		n, from, err := a.relay.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return 0, Addr{}, err
+		}
+		port := a.port.Load()
+		if from.Addr().Unmap() != a.client || port != 0 && uint32(from.Port()) != port {
+			a.dropped.Add(1)
+			continue
+		}
+		dest, payload, err := ParseDatagram(b[:n])
+		if err != nil || dest.Port == 0 {
+			a.dropped.Add(1)
+			continue
+		}
+		a.port.Store(uint32(from.Port()))
+		return copy(b, payload), dest, nil
+	}
+}
+
+// WriteTo sends the client a datagram that came from the address from. Before
+// the client has sent one itself, nobody knows where to: it is dropped.
+func (a *Association) WriteTo(b []byte, from Addr) error {
+	port := a.port.Load()
+	if port == 0 {
+		a.dropped.Add(1)
+		return nil
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	*buf = AppendDatagram((*buf)[:0], from, b)
+	_, err := a.relay.WriteToUDPAddrPort(*buf, netip.AddrPortFrom(a.client, uint16(port)))
+	return err
+}
+
+// Dropped returns how many datagrams were dropped.
+func (a *Association) Dropped() uint64 { return a.dropped.Load() }
+
+// Close ends the association and the connection that asked for it.
+func (a *Association) Close() error {
+	err := a.control.Close()
+	a.relay.Close() // the control's error tells all
+	a.ended.Wait()
+	return err
+}
