@@ -174,7 +174,7 @@ func TestDamagedJournal(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			os.Remove(path)
 			k := keep(t, path, nil)
-			want := k.issue(t, 100, time.Minute)
+			k.issue(t, 100, time.Minute)
 			k.stop(t)
 			data, err := os.ReadFile(path)
 			if err != nil {
@@ -194,7 +194,7 @@ func TestDamagedJournal(t *testing.T) {
 			if aside, err := os.ReadFile(path + ".bad"); err != nil || !bytes.Equal(aside, damaged) {
 				t.Errorf("set aside: %d octets, %v", len(aside), err)
 			}
-			want = k.issue(t, 50, time.Minute)
+			want := k.issue(t, 50, time.Minute)
 			k.stop(t)
 			k = keep(t, path, nil)
 			k.check(t, want)
