@@ -76,6 +76,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Clients:  func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
 		Always:   func() dnsfake.Families { return always(c.DNS.Fake, current().uplink) },
 		Bypass:   c.DNS.Bypass,
+		Known:    known(c),
 		Delegated: func(client netip.Addr, name string) bool {
 			_, chained := outlets[rules.PickName(client, name)].(*outlet.Via)
 			return chained
@@ -110,6 +111,16 @@ func servers(c *config.Config) func() ([]upstream.Server, error) {
 		list = append(list, upstream.Server(u))
 	}
 	return upstream.Static(list...)
+}
+
+// known returns the special-use zones that the upstream servers are asked for.
+// Who names servers may mean ones that serve "test" (RFC 6761, section 6.2); the
+// host's own are anybody's.
+func known(c *config.Config) []string {
+	if len(c.DNS.Upstreams) == 0 {
+		return nil
+	}
+	return []string{"test"}
 }
 
 // always returns the families in which every name gets a fake address: by the

@@ -3,6 +3,7 @@ package dnsfake
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -129,7 +130,7 @@ func (s *Server) delegated(req *request) (answer, bool) {
 		return answer{}, false
 	}
 	if relayable(req.name) && (qtype == dns.TypeA && req.families.IPv4 || qtype == dns.TypeAAAA && req.families.IPv6) {
-		return s.fake(req, s.conf.MaxTTL), true
+		return s.fake(req, req.name, s.conf.MaxTTL), true
 	}
 	return negative(req, nodata, dns.RcodeSuccess, nil, s.conf.MinTTL), true
 }
@@ -177,7 +178,7 @@ func (s *Server) give(ctx context.Context, req *request, v verdict, its, other v
 	ttl := s.ttl(its, other)
 	switch v {
 	case giveFake:
-		return s.fake(req, ttl)
+		return s.fake(req, req.name, ttl)
 	case giveReal:
 		return s.forward(ctx, req)
 	case giveNoData:
@@ -211,20 +212,29 @@ func (s *Server) ttl(views ...view) time.Duration {
 	return max(ttl, s.conf.MinTTL)
 }
 
-// fake answers with the address that stands for the name: one record, owned by
-// the name, whatever aliases lead to its addresses, so that no cache learns the
-// fake address as that of an alias' target.
-func (s *Server) fake(req *request, ttl time.Duration) answer {
-	pair, err := s.conf.Table.Issue(req.name, ttl)
+// fake answers with the address that stands for name: one record, owned by the
+// name asked for, whatever aliases lead to its addresses, so that no cache
+// learns the fake address as that of an alias' target.
+func (s *Server) fake(req *request, name string, ttl time.Duration) answer {
+	pair, err := s.conf.Table.Issue(name, ttl)
 	if err != nil {
 		return s.failure(err)
 	}
-	q := req.question[0]
-	h := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: uint32(ttl / time.Second)}
-	if q.Qtype == dns.TypeA {
-		return answer{kind: fake, rrs: []dns.RR{&dns.A{Hdr: h, A: pair.IPv4.AsSlice()}}}
+	ip := pair.IPv4
+	if req.question[0].Qtype == dns.TypeAAAA {
+		ip = pair.IPv6
 	}
-	return answer{kind: fake, rrs: []dns.RR{&dns.AAAA{Hdr: h, AAAA: pair.IPv6.AsSlice()}}}
+	return answer{kind: fake, rrs: []dns.RR{addressRR(req.question[0], ip, ttl)}}
+}
+
+// addressRR returns ip as the record of the name that q asks for.
+func addressRR(q dns.Question, ip netip.Addr, ttl time.Duration) dns.RR {
+	h := dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: uint32(ttl / time.Second)}
+	if ip.Is4() {
+		return &dns.A{Hdr: h, A: ip.AsSlice()}
+	}
+	h.Rrtype = dns.TypeAAAA
+	return &dns.AAAA{Hdr: h, AAAA: ip.AsSlice()}
 }
 
 // negative answers NXDOMAIN or NODATA with soa, or if it is nil with one of our

@@ -40,16 +40,28 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	if a, ok := never(q); ok {
 		return a
 	}
-	if a, ok := s.reverse(q, req.name); ok {
+	if a, ok := reverse(q, req.name, []netip.Prefix{s.conf.Table.pool4, s.conf.Table.pool6}); ok {
 		return a
+	}
+	if a, ok := s.hosts(req); ok {
+		return a
+	}
+	if s.bypass.match(req.name) {
+		return s.forward(ctx, req)
 	}
 	// Who sets DO and CD validates, and would take a fake for a forgery (RFC
 	// 6147, section 3, item 3).
-	if s.bypass.match(req.name) || req.dnssecOK() && req.head.CheckingDisabled {
-		return s.forward(ctx, req)
+	validates := req.dnssecOK() && req.head.CheckingDisabled
+	if !validates {
+		if a, ok := s.delegated(req); ok {
+			return a
+		}
 	}
-	if a, ok := s.delegated(req); ok {
+	if a, ok := s.own(ctx, req); ok {
 		return a
+	}
+	if validates {
+		return s.forward(ctx, req)
 	}
 	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA {
 		return s.address(ctx, req)

@@ -2,33 +2,53 @@ package dnsfake
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
 
-// reverse answers for the reverse zones of the pools, which are nobody else's
-// business: they are empty, since their records would tell any client what all
-// others look up.
-func (s *Server) reverse(q dns.Question, name string) (answer, bool) {
+// reverseTTL is that of records of reverse zones, in seconds.
+const reverseTTL = 300
+
+// reverse answers for the reverse zones of nets. But for the few names that all
+// hosts know they are empty: their records would tell any client what all others
+// look up.
+func reverse(q dns.Question, name string, nets []netip.Prefix) (answer, bool) {
 	net, step, exact := reverseNet(name)
-	pool := s.conf.Table.pool6
-	if net.Addr().Is4() {
-		pool = s.conf.Table.pool4
-	}
-	if !net.IsValid() || net.Bits() < pool.Bits() || !pool.Contains(net.Addr()) {
+	if !net.IsValid() {
 		return answer{}, false
 	}
-	// The zone is cut at the first whole label inside the pool.
-	zone := (pool.Bits()+step-1)/step + len([]string{"in-addr", "arpa"})
+	i := slices.IndexFunc(nets, func(n netip.Prefix) bool { return n.Bits() <= net.Bits() && n.Contains(net.Addr()) })
+	if i < 0 {
+		return answer{}, false
+	}
+	host := ""
+	switch ip := net.Addr().String(); {
+	case !exact || !net.IsSingleIP():
+	case ip == "127.0.0.1", ip == "::1":
+		host = "localhost."
+	case ip == "192.0.0.170", ip == "192.0.0.171": // RFC 8880, section 7.2
+		host = "ipv4only.arpa."
+	}
+	if host != "" && q.Qtype == dns.TypePTR {
+		return answer{kind: local, rrs: []dns.RR{pointer(q, host)}}, true
+	}
+	// The zone is cut at the first whole label inside the net.
+	zone := (nets[i].Bits()+step-1)/step + len([]string{"in-addr", "arpa"})
 	starts := dns.Split(q.Name)
 	a := answer{kind: nxdomain, rcode: dns.RcodeNameError}
-	if exact && !net.IsSingleIP() { // there are names below it
+	if exact && !net.IsSingleIP() || host != "" { // there are names at or below it
 		a = answer{kind: nodata}
 	}
-	a.ns = []dns.RR{ownSOA(q.Name[starts[len(starts)-zone]:], s.conf.MaxTTL)}
+	a.ns = []dns.RR{ownSOA(q.Name[starts[len(starts)-zone]:], reverseTTL*time.Second)}
 	return a, true
+}
+
+func pointer(q dns.Question, host string) dns.RR {
+	return &dns.PTR{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: reverseTTL}, Ptr: host}
 }
 
 // reverseNet returns the addresses whose reverse names end as name, which is in

@@ -20,11 +20,10 @@ const (
 )
 
 // realNames are always answered as upstream does: systems find out with these
-// whether they are online, some by the address itself, and look for NAT64 with
-// the last (RFC 7050, section 3).
+// whether they are online, some by the address itself.
 var realNames = [...]string{
 	"dns.msftncsi.com", "*.msftconnecttest.com", "captive.apple.com",
-	"connectivitycheck.gstatic.com", "ipv4only.arpa",
+	"connectivitycheck.gstatic.com",
 }
 
 // Families is a set of address families.
@@ -49,6 +48,10 @@ type Config struct {
 	// Bypass lists names that are answered with the real data: "a.example",
 	// or "*.example" for all names below it.
 	Bypass []string
+	// Known lists special-use zones, such as "test", of which the upstream
+	// servers are asked nevertheless.
+	Known []string
+	Hosts *Hosts // the names of the LAN; nil: none
 	// Delegated reports whether the client's connections to name go through a
 	// chain of gateways, the last of which looks it up. It gets a fake address
 	// and is not looked up here. name is in lower case without final dot. nil:
@@ -64,10 +67,12 @@ type Config struct {
 
 // Server answers DNS queries.
 type Server struct {
-	conf   Config
-	bypass patterns
-	tally  tally
-	warned atomic.Int64 // when warn last did, in Unix seconds
+	conf      Config
+	bypass    patterns
+	special   map[string]treatment
+	localNets []netip.Prefix
+	tally     tally
+	warned    atomic.Int64 // when warn last did, in Unix seconds
 
 	mu      sync.Mutex         // guards what follows
 	streams map[netip.Addr]int // connections by client
@@ -95,7 +100,14 @@ func New(conf Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a DNS server: %w", err)
 	}
-	return &Server{conf: conf, bypass: bypass, streams: make(map[netip.Addr]int)}, nil
+	s := &Server{
+		conf: conf, bypass: bypass, special: specialZones(), localNets: localNets(),
+		streams: make(map[netip.Addr]int),
+	}
+	for _, zone := range conf.Known {
+		delete(s.special, key(zone))
+	}
+	return s, nil
 }
 
 func (s *Server) families(client netip.Addr) Families {
