@@ -16,6 +16,7 @@ import (
 
 	"sixgate/appliance/config"
 	"sixgate/appliance/host"
+	"sixgate/dnsfake"
 	"sixgate/stack"
 )
 
@@ -89,12 +90,36 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	if err := network.Set(a.machine.Load().state(a.config)); err != nil {
 		return hostError(err)
 	}
+	defer a.keepNames(ctx)()
 	packets, err := stack.New(stack.Config{Device: device, MTU: a.config.TUN.MTU, Handler: a.parts.tun, Logger: a.Logger})
 	if err != nil {
 		return err
 	}
 	a.packets.Store(packets)
 	return a.serve(ctx, packets, network)
+}
+
+// keepNames takes up what the last run promised, and keeps it in the state file
+// until stop is called. Without a file the promises last as long as the process.
+func (a *Appliance) keepNames(ctx context.Context) (stop func()) {
+	if a.config.Pool.State == "" {
+		return func() {}
+	}
+	journal, err := dnsfake.OpenJournal(a.config.Pool.State, a.parts.table, a.Logger)
+	if err != nil {
+		a.Logger.Warn("names will get other addresses after a restart", "err", err)
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		journal.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // serve runs the stack and the listeners until ctx ends or one of them fails,
@@ -107,6 +132,8 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	defer stopStack()
 	tasks.Go(func() error { return packets.Run(stackCtx) })
 	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
+	a.parts.hosts.Reload() // before the first query
+	tasks.Go(func() error { return a.parts.hosts.Run(ctx) })
 	err := a.listen(ctx, tasks, dns)
 	if err == nil {
 		a.listenSight(ctx, tasks)

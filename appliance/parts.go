@@ -34,6 +34,7 @@ type control = func(network, address string, c syscall.RawConn) error
 type parts struct {
 	table    *dnsfake.Table
 	resolver *upstream.Resolver
+	hosts    *dnsfake.Hosts
 	dns      *dnsfake.Server
 	gateway  *gateway.Gateway
 	socks    *socks.Server
@@ -70,6 +71,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	if err != nil {
 		return nil, err
 	}
+	p.hosts = dnsfake.NewHosts(c.DNS.Hosts, c.DNS.Leases, logger)
 	p.dns, err = dnsfake.New(dnsfake.Config{
 		Table:    p.table,
 		Resolver: p.resolver,
@@ -77,6 +79,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Always:   func() dnsfake.Families { return always(c.DNS.Fake, current().uplink) },
 		Bypass:   c.DNS.Bypass,
 		Known:    known(c),
+		Hosts:    p.hosts,
 		Delegated: func(client netip.Addr, name string) bool {
 			_, chained := outlets[rules.PickName(client, name)].(*outlet.Via)
 			return chained

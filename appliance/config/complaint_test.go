@@ -32,7 +32,7 @@ t.toml:8: limits.dial_timeout: unknown key (did you mean "dial-timeout"?)
 t.toml:9: limits.tcp-idel: unknown key (did you mean "tcp-idle"?)
 t.toml:10: limits.colour: unknown key (known: flows, flows-per-client, dial-timeout, tcp-idle, udp-idle, new-names-per-second)
 t.toml:14: outlet.sever: unknown key (did you mean "server"?)
-t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, capture)`},
+t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, hosts, leases, capture)`},
 
 	{"wrong types", `
 log = "debug"
@@ -167,6 +167,8 @@ t.toml:3: pool.ipv6: fe80::/64 overlaps fe80::/10, which hosts treat specially (
 	{"local IPv6 pool", "[pool]\nipv6 = 'fd00::/64'\n", `t.toml:2: pool.ipv6: of 198.18.0.0/15 and fd00::/64 one is public and one local to browsers (take both of one kind)`},
 	{"local IPv4 pool", "[pool]\nipv4 = '100.64.0.0/10'\n", `t.toml:2: pool.ipv4: of 100.64.0.0/10 and 2001:2::/48 one is public and one local to browsers (take both of one kind)`},
 	{"kind of a pool that is wrong", "[pool]\nipv4 = '10.0.0.1/8'\nipv6 = 'fd00::/64'\n", `t.toml:2: pool.ipv4: "10.0.0.1/8" has host bits set (write 10.0.0.0/8)`},
+
+	{"state that is no path", "[pool]\nstate = 'names'\n", `t.toml:2: pool.state: "names" is no absolute path`},
 
 	{"listen", `
 [dns]
@@ -326,8 +328,6 @@ t.toml:23: rule.users: a user's name of 0 octets (1 to 255)`},
 [tun]
 queues = 2
 handover = "auto"
-[pool]
-state = "/tmp/names"
 [direct]
 nat64 = "auto"
 [limits]
@@ -340,13 +340,12 @@ socket = 1
 listen = "0.0.0.0:80"
 `, `t.toml:3: tun.queues: not yet supported (leave it out)
 t.toml:4: tun.handover: not yet supported (leave it out)
-t.toml:6: pool.state: not yet supported (leave it out)
-t.toml:8: direct.nat64: not yet supported (leave it out)
-t.toml:10: limits.flows: not yet supported (leave it out)
-t.toml:11: limits.flows-per-client: want 0 to 2147483647, got -1
-t.toml:12: limits.new-names-per-second: not yet supported (leave it out)
-t.toml:14: control.socket: want a string, got an integer
-t.toml:16: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
+t.toml:6: direct.nat64: not yet supported (leave it out)
+t.toml:8: limits.flows: not yet supported (leave it out)
+t.toml:9: limits.flows-per-client: want 0 to 2147483647, got -1
+t.toml:10: limits.new-names-per-second: not yet supported (leave it out)
+t.toml:12: control.socket: want a string, got an integer
+t.toml:14: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
 }
 
 func TestBad(t *testing.T) {

@@ -58,8 +58,9 @@ type TUN struct {
 
 // Pool holds the fake addresses. Both prefixes are masked.
 type Pool struct {
-	IPv4 netip.Prefix // IPv4, /24 or shorter
-	IPv6 netip.Prefix // IPv6, /112 or shorter
+	IPv4  netip.Prefix // IPv4, /24 or shorter
+	IPv6  netip.Prefix // IPv6, /112 or shorter
+	State string       // file that keeps what they stand for; empty: in memory
 }
 
 // DNS is the name half of the gateway.
@@ -71,6 +72,8 @@ type DNS struct {
 	Upstreams []Upstream // empty: those of the host's resolv.conf
 	Fake      FakePolicy
 	Bypass    []string // patterns as in Rule.Names that get the real answer
+	Hosts     []string // files of the form of hosts(5), with names of the LAN
+	Leases    []string // files of leases that dnsmasq writes
 	Capture   bool     // answer queries to any resolver
 }
 
@@ -189,8 +192,9 @@ func Default() *Config {
 		TUN: TUN{Name: "sixgate0", MTU: 1500},
 		// The benchmarking prefixes of RFC 2544 and RFC 5180.
 		Pool: Pool{
-			IPv4: netip.MustParsePrefix("198.18.0.0/15"),
-			IPv6: netip.MustParsePrefix("2001:2::/48"),
+			IPv4:  netip.MustParsePrefix("198.18.0.0/15"),
+			IPv6:  netip.MustParsePrefix("2001:2::/48"),
+			State: "/var/lib/sixgate/names",
 		},
 		DNS: DNS{
 			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5364")},
@@ -227,6 +231,7 @@ func (c *Config) read(root *table) {
 	pool := root.table("pool")
 	key(pool, "ipv4", &c.Pool.IPv4, prefix)
 	key(pool, "ipv6", &c.Pool.IPv6, prefix)
+	key(pool, "state", &c.Pool.State, orEmpty(absolutePath))
 
 	dns := root.table("dns")
 	if len(c.LAN.Interfaces) > 0 {
@@ -236,6 +241,8 @@ func (c *Config) read(root *table) {
 	list(dns, "upstreams", &c.DNS.Upstreams, upstream)
 	key(dns, "fake", &c.DNS.Fake, oneOf(FakeNeeded, FakeAlways, FakeAuto))
 	list(dns, "bypass", &c.DNS.Bypass, pattern)
+	list(dns, "hosts", &c.DNS.Hosts, absolutePath)
+	list(dns, "leases", &c.DNS.Leases, absolutePath)
 	key(dns, "capture", &c.DNS.Capture, as[bool])
 
 	direct := root.table("direct")

@@ -54,8 +54,7 @@ func TestFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Parse("full.toml", data)
-	want := `full.toml:14: pool.state: not yet supported (leave it out)
-full.toml:67: limits.new-names-per-second: not yet supported (leave it out)`
+	want := `full.toml:69: limits.new-names-per-second: not yet supported (leave it out)`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got\n%v\nwant\n%s", err, want)
 	}
@@ -93,6 +92,7 @@ func full() *Config {
 		panic(err)
 	}
 	c.SOCKS.Users = []User{{"alice", hash}}
+	c.DNS.Hosts, c.DNS.Leases = []string{"/etc/hosts.lan"}, []string{"/var/lib/misc/dnsmasq.leases"}
 	c.Outlets = []Outlet{
 		{Name: "near", Type: OutletSOCKS5, Server: socks.Addr{IP: netip.MustParseAddr("192.0.2.1"), Port: 1080}},
 		{Name: "far", Type: OutletSOCKS5, Server: socks.Addr{Name: "gw2.example", Port: 1080}, Username: "gw1", Password: "secret", Over: "near"},
@@ -125,8 +125,9 @@ func TestGood(t *testing.T) {
 			c.LAN.Families, c.DNS.Fake, c.DNS.Capture = FamiliesDual, FakeAlways, false
 		}},
 		{"pools of local kind", "[pool]\nipv4 = '10.64.0.0/10'\nipv6 = 'fd00:6::/64'", func(c *Config) {
-			c.Pool = Pool{netip.MustParsePrefix("10.64.0.0/10"), netip.MustParsePrefix("fd00:6::/64")}
+			c.Pool = Pool{netip.MustParsePrefix("10.64.0.0/10"), netip.MustParsePrefix("fd00:6::/64"), "/var/lib/sixgate/names"}
 		}},
+		{"names in memory", "pool.state = ''", func(c *Config) { c.Pool.State = "" }},
 		{"names become lower case", "dns.bypass = ['Intranet.Example.', '*.CORP.example', 'nas']", func(c *Config) {
 			c.DNS.Bypass = []string{"intranet.example", "*.corp.example", "nas"}
 		}},
@@ -174,7 +175,6 @@ func TestGood(t *testing.T) {
 		}},
 		{"what asks for nothing", `tun.queues = 0
 tun.handover = "off"
-pool.state = ""
 direct.nat64 = ""
 limits.flows = 0
 limits.flows-per-client = 0`, func(*Config) {}},

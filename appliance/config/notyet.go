@@ -14,7 +14,6 @@ func notYet(root *table) {
 	tun := root.table("tun")
 	refuse(tun, "queues", int64(0))
 	refuse(tun, "handover", "off")
-	refuse(root.table("pool"), "state", "")
 	refuse(root.table("direct"), "nat64", "")
 	limits := root.table("limits")
 	refuse(limits, "flows", int64(0))

@@ -308,14 +308,21 @@ func download(ctx context.Context, client *http.Client, url string, want [sha256
 }
 
 // testKilled kills the gateway, which has no time to undo anything then, and
-// wants a new one, or `sixgate cleanup`, to undo it.
+// wants a new one, or `sixgate cleanup`, to undo it, and its names to keep their
+// addresses.
 func testKilled(t *testing.T, n *namespaces, before string) {
 	n.serve(t, "gate", settings).kill(t)
 	n.run(t, "gate", n.binary, "cleanup", "--config", n.config("gate"))
 	n.checkSnapshot(t, before)
 
-	n.serve(t, "gate", settings).kill(t)
+	gate := n.serve(t, "gate", settings)
+	fake := n.resolve(t, "lan", "v6only.test", "A")
+	n.awaitSaved(t, "gate", "v6only.test")
+	gate.kill(t)
 	again := n.serve(t, "gate", settings)
+	if got := n.resolve(t, "lan", "v6only.test", "A"); got != fake {
+		t.Errorf("the name has %s after the restart and had %s", got, fake)
+	}
 	n.run(t, "lan", "curl", "-sS", "http://v6only.test/page")
 	again.stop(t)
 	n.checkSnapshot(t, before)
@@ -582,6 +589,26 @@ func (n *namespaces) checkSnapshot(t *testing.T, before string) {
 // config is where the settings of a host's gateway are.
 func (n *namespaces) config(host string) string { return filepath.Join(n.dir, host+".toml") }
 
+// names is where a host's gateway keeps its names.
+func (n *namespaces) names(host string) string { return filepath.Join(n.dir, host+".names") }
+
+// awaitSaved waits until a host's gateway has saved a name.
+func (n *namespaces) awaitSaved(t *testing.T, host, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		saved, err := os.ReadFile(n.names(host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(saved, []byte(name)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not saved", name)
+		}
+	}
+}
+
 // process is a running gateway.
 type process struct {
 	host  string
@@ -597,6 +624,7 @@ type process struct {
 func (n *namespaces) serve(t *testing.T, host, settings string) *process {
 	t.Helper()
 	settings += fmt.Sprintf("[control]\nsocket = %q\n", filepath.Join(n.dir, host+".sock")) // the hosts share one file system
+	settings += fmt.Sprintf("[pool]\nstate = %q\n", n.names(host))
 	if err := os.WriteFile(n.config(host), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
