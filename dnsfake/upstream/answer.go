@@ -98,7 +98,7 @@ func (a *answer) reply(q *dns.Msg, now time.Time) (*dns.Msg, error) {
 		}
 	}
 	switch {
-	case q.IsEdns0() == nil:
+	case ExtendedError(q) == nil:
 		m.Extra = keep(m.Extra, func(h *dns.RR_Header) bool { return h.Rrtype != dns.TypeOPT })
 	case !a.fresh(now):
 		tell(m, a.staleness())
@@ -185,9 +185,9 @@ func SOA(m *dns.Msg) *dns.SOA {
 	return nil
 }
 
-// ExtendedError returns the first extended error (RFC 8914) of m, a reply of
-// Resolver.Exchange, nil if it has none: that it is stale, or why the servers
-// failed.
+// ExtendedError returns the first extended error (RFC 8914) of m, nil if it has
+// none. In a reply of Resolver.Exchange it tells that the reply is stale, or
+// what the servers told, as why they failed.
 func ExtendedError(m *dns.Msg) *dns.EDNS0_EDE {
 	if all := extendedErrors(m); len(all) > 0 {
 		return all[0]

@@ -46,9 +46,28 @@ func (r *Resolver) Addresses(ctx context.Context, name string, qtype uint16) (Ad
 	if err != nil {
 		return Addresses{}, fmt.Errorf("asking for %s: %w", key, err)
 	}
+	return a.addresses(r.conf.Now()), nil
+}
+
+// Known is Addresses without the wait: ok is false unless a fresh answer is at
+// hand. It asks nobody.
+func (r *Resolver) Known(name string, qtype uint16) (known Addresses, ok bool) {
+	key := question{name: lowerName(name), qtype: qtype, qclass: dns.ClassINET}
 	now := r.conf.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.cache.get(key, now)
+	if e == nil || e.answer.err != nil || !e.answer.fresh(now) {
+		return Addresses{}, false
+	}
+	r.useLocked(e, now)
+	return e.answer.addresses(now), true
+}
+
+// addresses returns what a, which is no error, tells of addresses.
+func (a *answer) addresses(now time.Time) Addresses {
 	ttl := time.Duration(a.age(uint32(a.ttl/time.Second), now)) * time.Second
-	return Addresses{a.rcode, a.addrs, ttl, !a.fresh(now), a}, nil
+	return Addresses{a.rcode, a.addrs, ttl, !a.fresh(now), a}
 }
 
 // LookupNetIP returns the addresses of name in network, which is "ip", "ip4" or

@@ -98,10 +98,11 @@ func (r *Resolver) Close() error {
 
 // Exchange returns the reply to q's question: from the cache while it is fresh,
 // else from the servers, else, up to a day long, from the cache again. Of q only
-// ID, question, CD, DO and whether it has an OPT matter. The reply has q's ID
-// and question and holds records of the question's alias chain only; its RCODE
-// is whatever the servers agreed on, and flags but TC and AD are not to be
-// relied on. It has an OPT if q has one and there is an ExtendedError to tell. A
+// ID, question, CD, DO and whether it has an extended error matter. The reply
+// has q's ID and question and holds records of the question's alias chain only;
+// its RCODE is whatever the servers agreed on, and flags but TC and AD are not
+// to be relied on. It has no OPT, unless q shows by an extended error in its own
+// that it wants those of the reply, and there are any: see ExtendedError. A
 // question goes on when ctx ends, for the others who wait for it.
 func (r *Resolver) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	if len(q.Question) != 1 {
@@ -163,16 +164,22 @@ func (r *Resolver) join(key question) share {
 		j, err := r.jobLocked(key, maxJobs)
 		return share{job: j, err: err}
 	}
-	e.uses++
-	switch {
-	case now.Before(e.retry):
-	case !e.answer.fresh(now):
+	if e.answer.fresh(now) {
+		r.useLocked(e, now)
+	} else if !now.Before(e.retry) {
 		j, _ := r.jobLocked(key, maxJobs) // what is known serves without
 		return share{known: e.answer, job: j}
-	case e.tired(now):
-		r.jobLocked(key, maxJobs/4) // when there is little else to do
 	}
 	return share{known: e.answer}
+}
+
+// useLocked counts a use of e's answer, which is fresh, and has it replaced in
+// time, if it is worth that and there is little else to do.
+func (r *Resolver) useLocked(e *entry, now time.Time) {
+	e.uses++
+	if e.tired(now) && !now.Before(e.retry) {
+		r.jobLocked(e.key, maxJobs/4)
+	}
 }
 
 // jobLocked returns the job that has the question key, after starting it unless

@@ -12,6 +12,13 @@ import (
 	"github.com/miekg/dns"
 )
 
+// curious returns a query for A that wants extended errors.
+func curious(name string) *dns.Msg {
+	q := query(name, dns.TypeA)
+	tell(q, new(dns.EDNS0_EDE))
+	return q
+}
+
 func TestStaleAnswers(t *testing.T) {
 	clock := newClock()
 	answer := zone(t, `
@@ -27,7 +34,7 @@ func TestStaleAnswers(t *testing.T) {
 	})
 	r := resolver(t, Config{Now: clock.now}, server.Server)
 	ask := func(name string) (*dns.Msg, error) {
-		return r.Exchange(t.Context(), query(name, dns.TypeA).SetEdns0(1232, false))
+		return r.Exchange(t.Context(), curious(name))
 	}
 	for _, name := range []string{"a.example.", "absent.example.", "mail.example."} {
 		if m, err := ask(name); err != nil || ExtendedError(m) != nil {
@@ -58,8 +65,8 @@ func TestStaleAnswers(t *testing.T) {
 	if err != nil || !known.Stale || known.TTL != staleTTL*time.Second || !slices.Equal(known.Addrs, addrs("192.0.2.1")) {
 		t.Errorf("addresses %+v, %v", known, err)
 	}
-	if m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA)); err != nil || len(m.Extra) != 0 {
-		t.Errorf("who sent no OPT gets %v, %v", m, err)
+	if m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA).SetEdns0(1232, false)); err != nil || len(m.Extra) != 0 {
+		t.Errorf("who did not ask for errors gets %v, %v", m, err)
 	}
 
 	// The servers are left alone for a while, then asked again.
@@ -189,7 +196,7 @@ func TestServersTellWhy(t *testing.T) {
 		w.WriteMsg(m)
 	})
 	r := resolver(t, Config{}, server.Server)
-	m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA).SetEdns0(1232, false))
+	m, err := r.Exchange(t.Context(), curious("a.example."))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ type script struct {
 	count map[string]int
 }
 
-func serve(t *testing.T, handle func(w dns.ResponseWriter, q *dns.Msg)) *script {
+func serve(t testing.TB, handle func(w dns.ResponseWriter, q *dns.Msg)) *script {
 	t.Helper()
 	pc, ln := listen(t)
 	s := &script{
@@ -52,7 +52,7 @@ func serve(t *testing.T, handle func(w dns.ResponseWriter, q *dns.Msg)) *script 
 }
 
 // listen returns sockets of both kinds at one free port.
-func listen(t *testing.T) (net.PacketConn, net.Listener) {
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
 	t.Helper()
 	for {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func (s *script) asked(network string) int {
 
 // zone answers from records in presentation form; a name without records is
 // NXDOMAIN.
-func zone(t *testing.T, records string) func(dns.ResponseWriter, *dns.Msg) {
+func zone(t testing.TB, records string) func(dns.ResponseWriter, *dns.Msg) {
 	t.Helper()
 	parser := dns.NewZoneParser(strings.NewReader(strings.ReplaceAll(records, "\t", "")), ".", "")
 	byName := make(map[string][]dns.RR)
@@ -101,7 +101,7 @@ func zone(t *testing.T, records string) func(dns.ResponseWriter, *dns.Msg) {
 	}
 }
 
-func resolver(t *testing.T, conf Config, servers ...Server) *Resolver {
+func resolver(t testing.TB, conf Config, servers ...Server) *Resolver {
 	t.Helper()
 	if conf.Servers == nil {
 		conf.Servers = Static(servers...)
