@@ -22,14 +22,23 @@ func (m *machine) listenSOCKS(c *config.Config) []netip.AddrPort {
 	return slices.DeleteFunc(slices.Clone(c.SOCKS.Listen), func(a netip.AddrPort) bool { return a.Addr().Is6() && !m.ipv6 })
 }
 
-// listenDNS returns the addresses that DNS is to be served on: those of the
-// configuration, where one without IP stands for the addresses of every lan
-// interface.
+// listenDNS returns the addresses that DNS is to be served on.
 func (m *machine) listenDNS(c *config.Config) []netip.AddrPort {
-	var addrs []netip.AddrPort
+	addrs := m.listenLAN(c)
 	for _, l := range c.DNS.Listen {
 		if l.Addr().IsValid() {
 			addrs = append(addrs, l)
+		}
+	}
+	return addrs
+}
+
+// listenLAN returns those of them that stand in the configuration without IP:
+// the addresses of every lan interface.
+func (m *machine) listenLAN(c *config.Config) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, l := range c.DNS.Listen {
+		if l.Addr().IsValid() {
 			continue
 		}
 		for _, lan := range m.lan {

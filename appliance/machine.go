@@ -113,6 +113,7 @@ func (m *machine) state(c *config.Config) host.State {
 		Addresses: m.gatewayAddresses(c),
 		Pools:     m.pools(c),
 		LAN:       c.LAN.Interfaces,
+		Private:   m.listenLAN(c),
 		Mark:      c.Direct.Mark,
 	}
 	for _, l := range m.lan {

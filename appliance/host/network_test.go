@@ -29,6 +29,7 @@ func full() State {
 		Addresses:  prefixOf("198.18.0.1/15", "2001:2::1/48"),
 		Pools:      prefixOf("198.18.0.0/15", "2001:2::/48"),
 		LAN:        []string{"lan0"},
+		Private:    []netip.AddrPort{netip.MustParseAddrPort("192.168.77.1:53"), netip.MustParseAddrPort("[fe80::1%lan0]:53")},
 		Forward4:   true,
 		Forward6:   true,
 		CaptureDNS: 5364,

@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -15,6 +16,7 @@ func (s State) table(before journal) string {
 		chain(&b, "restore", "", before.rules()...)
 	}
 	chain(&b, "guard", "filter hook forward priority filter", s.guard()...)
+	chain(&b, "own", "filter hook input priority filter", s.own()...)
 	chain(&b, "refuse", "",
 		"meta l4proto tcp reject with tcp reset",
 		"reject with icmpx admin-prohibited")
@@ -35,15 +37,35 @@ func (s State) table(before journal) string {
 func (s State) guard() []string {
 	rules := []string{fmt.Sprintf("iifname != %s oifname %q drop", names(s.LAN...), s.Link)}
 	for _, pool := range s.Pools {
-		family := "ip"
-		if pool.Addr().Is6() {
-			family = "ip6"
-		}
+		family := family(pool.Addr())
 		rules = append(rules,
 			fmt.Sprintf("iifname %s %s saddr %v drop", names(s.LAN...), family, pool),
 			fmt.Sprintf("oifname != %q %s daddr %v goto refuse", s.Link, family, pool))
 	}
 	return rules
+}
+
+// own is what strangers must not reach of the machine itself, which takes
+// packets for any of its addresses from any interface: the gateway's
+// addresses in the pools, and the sockets that serve the LAN.
+func (s State) own() []string {
+	rules := []string{fmt.Sprintf("iifname %s accept", names(append([]string{"lo", s.Link}, s.LAN...)...))}
+	for _, pool := range s.Pools {
+		rules = append(rules, fmt.Sprintf("%s daddr %v drop", family(pool.Addr()), pool))
+	}
+	for _, socket := range s.Private {
+		rules = append(rules, fmt.Sprintf("%s daddr %v meta l4proto { tcp, udp } th dport %d drop",
+			family(socket.Addr()), socket.Addr().WithZone(""), socket.Port()))
+	}
+	return rules
+}
+
+// family returns what nft calls the family of ip.
+func family(ip netip.Addr) string {
+	if ip.Is4() {
+		return "ip"
+	}
+	return "ip6"
 }
 
 func (s State) capture() []string {

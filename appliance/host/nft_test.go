@@ -2,6 +2,7 @@ package host
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,7 @@ func TestTable(t *testing.T) {
 			Link:       "tun-x.1",
 			Pools:      prefixOf("198.18.0.0/15", "2001:2::/48"),
 			LAN:        []string{"br-lan", "eth0.100"},
+			Private:    []netip.AddrPort{netip.MustParseAddrPort("192.168.77.1:53"), netip.MustParseAddrPort("[fe80::1%br-lan]:53")},
 			CaptureDNS: 5364,
 			Masquerade: true,
 			Mark:       0x5136,

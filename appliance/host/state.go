@@ -21,11 +21,12 @@ type State struct {
 	// LAN are the interfaces served. Without any there is no forwarding and
 	// no nft table, and the fields below have no effect.
 	LAN        []string
-	Forward4   bool   // let the kernel forward IPv4
-	Forward6   bool   // let the kernel forward IPv6
-	CaptureDNS uint16 // our port that answers whatever the LAN sends to port 53 of anyone; 0: none
-	Masquerade bool   // IPv4 from the LAN to real addresses leaves with the uplink's address
-	Mark       uint32 // SO_MARK of the gateway's own sockets, never captured; 0: none
+	Private    []netip.AddrPort // sockets, TCP and UDP, that only the LAN and the machine itself may reach
+	Forward4   bool             // let the kernel forward IPv4
+	Forward6   bool             // let the kernel forward IPv6
+	CaptureDNS uint16           // our port that answers whatever the LAN sends to port 53 of anyone; 0: none
+	Masquerade bool             // IPv4 from the LAN to real addresses leaves with the uplink's address
+	Mark       uint32           // SO_MARK of the gateway's own sockets, never captured; 0: none
 }
 
 // validate refuses what the kernel or the nft text could not hold.

@@ -35,7 +35,9 @@ func TestTraffic(t *testing.T) {
 	echo(t, ":5364")
 	device := tun(t, "sixgate0")
 	n := network(t)
-	must(t, n.Set(full()))
+	state := full()
+	state.Private = []netip.AddrPort{netip.MustParseAddrPort("192.168.77.1:5364"), netip.MustParseAddrPort("[fd77::1]:5364")}
+	must(t, n.Set(state))
 
 	client.back(t)
 	for _, network := range []string{"udp", "tcp"} {
@@ -69,6 +71,7 @@ func TestTraffic(t *testing.T) {
 			t.Fatal("the stranger's datagram was not forwarded")
 		}
 	}
+	strangersStayOut(t, server, gateway)
 	client.back(t)
 	send(t, "198.18.0.7:9", "client")
 	source, payload := receive(t, device)
@@ -91,6 +94,37 @@ func TestTraffic(t *testing.T) {
 
 	gateway.back(t)
 	must(t, n.Close())
+}
+
+// strangersStayOut sends datagrams from the uplink's side to addresses that the
+// machine has and the LAN alone may use.
+func strangersStayOut(t *testing.T, stranger, gateway namespace) {
+	t.Helper()
+	gateway.back(t)
+	for _, line := range []string{
+		"nft add chain inet other arrived { type filter hook input priority -10; }",
+		"nft add rule inet other arrived iifname wan0 meta l4proto udp counter",
+		"nft add chain inet other admitted { type filter hook input priority 10; }",
+		"nft add rule inet other admitted iifname wan0 meta l4proto udp counter",
+	} {
+		sh(t, line)
+	}
+	stranger.back(t)
+	sh(t, "ip route add 192.168.77.0/24 via 203.0.113.1")
+	sh(t, "ip route add fd77::/64 via 2001:db8:1::1")
+	sh(t, "ip route add 2001:2::/48 via 2001:db8:1::1")
+	for _, address := range []string{"192.168.77.1:5364", "[fd77::1]:5364", "198.18.0.1:53", "[2001:2::1]:53"} {
+		send(t, address, "stranger")
+	}
+	gateway.back(t)
+	for start := time.Now(); !strings.Contains(sh(t, "nft list chain inet other arrived"), "packets 4 "); {
+		if time.Since(start) > patience {
+			t.Fatal("the stranger's datagrams did not arrive")
+		}
+	}
+	if admitted := sh(t, "nft list chain inet other admitted"); !strings.Contains(admitted, "packets 0 ") {
+		t.Errorf("a stranger's datagram was let in:\n%s", admitted)
+	}
 }
 
 func plumb(t *testing.T, ns namespace, iface, ipv4, ipv6, router4, router6 string) {
