@@ -11,7 +11,7 @@ import (
 
 // message returns a reply to a question for qtype of q.example. with sections
 // of records in presentation form.
-func message(t *testing.T, qtype uint16, rcode int, answer, authority, additional []string) *dns.Msg {
+func message(t testing.TB, qtype uint16, rcode int, answer, authority, additional []string) *dns.Msg {
 	t.Helper()
 	m := query("Q.example.", qtype)
 	m.Rcode = rcode
@@ -122,15 +122,37 @@ func FuzzMatch(f *testing.F) {
 	reply := bytes.Clone(q)
 	reply[2] |= 0x80
 	f.Add(reply)
+	for _, m := range []*dns.Msg{
+		message(f, dns.TypeA, 0, []string{"q.example. 60 CNAME b.example.", "b.example. 60 A 192.0.2.1"}, nil, nil),
+		message(f, dns.TypeA, dns.RcodeNameError, nil, []string{"example. 300 SOA ns.example. a.example. 1 2 3 4 60"}, nil),
+	} {
+		m.Response, m.Compress = true, true
+		tell(m, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeStaleAnswer})
+		wire, err := m.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(append(bytes.Clone(q[:2]), wire[2:]...))
+	}
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		reply, err := match(wire, q)
 		if err != nil {
 			return
 		}
 		scrub(reply)
-		if life := newAnswer(reply, nil, time.Unix(0, 0)).expires.Sub(time.Unix(0, 0)); life < 0 || life > maxFresh {
+		now := time.Unix(0, 0)
+		a := newAnswer(reply, nil, now)
+		if life := a.expires.Sub(now); life < 0 || life > maxFresh {
 			t.Errorf("lives %v", life)
 		}
-		Addrs(reply)
+		for _, later := range []time.Duration{0, time.Hour, maxStale} {
+			m, err := a.reply(curious("q.EXAMPLE."), now.Add(later))
+			if a.err == nil && (err != nil || m.Question[0].Name != "q.EXAMPLE.") {
+				t.Errorf("after %v: %v, %v", later, m, err)
+			}
+		}
+		if known := a.addresses(now); known.TTL < 0 || known.TTL > maxFresh || len(known.Addrs) != len(Addrs(reply)) && a.err == nil {
+			t.Errorf("%+v", known)
+		}
 	})
 }
