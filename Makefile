@@ -5,9 +5,12 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # How long `make fuzz` spends on each target.
 FUZZTIME ?= 10s
 
+# What `make bench` passes on, such as BENCH="-rounds 1 -scenarios 'on/*'".
+BENCH ?=
+
 SCRIPTS := scripts/checkunit scripts/demo scripts/setup scripts/topology .ci/run
 
-.PHONY: help setup build demo test check fuzz clean
+.PHONY: help setup build demo test check fuzz bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -42,6 +45,10 @@ fuzz: ## run each fuzz target for FUZZTIME
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
 		done; \
 	done
+
+bench: setup build ## measure beside other gateways, in namespaces (as root)
+	$(GO) build -o bin/bench ./scripts/bench
+	bin/bench $(BENCH)
 
 clean: ## remove what was built
 	rm -rf bin
