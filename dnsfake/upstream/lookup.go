@@ -20,18 +20,23 @@ type Addresses struct {
 	Stale bool          // no fresh answer can be had, for now
 
 	answer *answer
+	at     time.Time // that TTL is of
 }
 
 // SOA returns the SOA that came with the absence of the name or of its
 // addresses, nil if there is none or it is that of an alias' target. It is the
-// caller's to change. Its TTL is the one that RFC 2308, section 5 gives the
-// absence, as it was when the answer came.
+// caller's to change. Its TTL is what is left of the one that RFC 2308, section
+// 5 gives the absence.
 func (a Addresses) SOA() *dns.SOA {
 	var m dns.Msg
 	if m.Unpack(a.answer.wire) != nil || len(m.Answer) > 0 {
 		return nil
 	}
-	return SOA(&m)
+	soa := SOA(&m)
+	if soa != nil {
+		soa.Hdr.Ttl = a.answer.age(soa.Hdr.Ttl, a.at)
+	}
+	return soa
 }
 
 // Addresses returns the addresses of name of the family of qtype, A or AAAA. It
@@ -67,7 +72,7 @@ func (r *Resolver) Known(name string, qtype uint16) (known Addresses, ok bool) {
 // addresses returns what a, which is no error, tells of addresses.
 func (a *answer) addresses(now time.Time) Addresses {
 	ttl := time.Duration(a.age(uint32(a.ttl/time.Second), now)) * time.Second
-	return Addresses{a.rcode, a.addrs, ttl, !a.fresh(now), a}
+	return Addresses{a.rcode, a.addrs, ttl, !a.fresh(now), a, now}
 }
 
 // LookupNetIP returns the addresses of name in network, which is "ip", "ip4" or

@@ -47,7 +47,7 @@ func TestAddresses(t *testing.T) {
 		if !ok || a.Rcode != c.rcode || !slices.Equal(a.Addrs, addrs(c.addrs...)) || len(a.Addrs) > 0 && a.TTL != c.ttl || a.Stale {
 			t.Errorf("%s %d: %+v", c.name, c.qtype, a)
 		}
-		if soa := a.SOA(); (soa == nil) != (len(c.addrs) > 0) || soa != nil && soa.Hdr.Ttl != 60 {
+		if soa := a.SOA(); (soa == nil) != (len(c.addrs) > 0) || soa != nil && soa.Hdr.Ttl != 50 {
 			t.Errorf("%s %d: SOA %v", c.name, c.qtype, soa)
 		}
 		if server.asked("udp") != before {
