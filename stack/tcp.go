@@ -165,8 +165,10 @@ var errAnswered = errors.New("already answered")
 // Accept sends the SYN-ACK and waits for the client. The connection's
 // addresses are Dest and Client: a client of a fake address never learns
 // bound, the address that speaks for it. An RST of the client is a read error,
-// ECONNRESET, and a FIN is io.EOF. The connection has CloseWrite() error and
-// SetLinger(sec int) error like net.TCPConn.
+// ECONNRESET, and a FIN is io.EOF. Like net.TCPConn, the connection has
+// CloseWrite() error and SetLinger(sec int) error, and is an io.WriterTo and
+// io.ReaderFrom: io.Copy between it and a kernel's socket holds no buffer while
+// nothing moves.
 func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 	if r.side.flows.ending() {
 		r.Refuse(net.ErrClosed)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,14 +16,31 @@ import (
 // made with: netstack forgets them when an endpoint dies.
 type conn struct {
 	ep            tcpip.Endpoint
-	queue         *waiter.Queue // what ep notifies
 	local, remote net.Addr
-	reads, writes deadline
+	reads, writes direction
 	closed        atomic.Bool
 }
 
-// errorEvents end a wait for data or for room, too.
-const errorEvents = waiter.EventErr | waiter.EventHUp
+// direction is one way of a connection.
+type direction struct {
+	deadline
+	mu    sync.Mutex    // held by the one call that may wait for ready
+	entry waiter.Entry  // of ready
+	ready chan struct{} // holds a token when a call that would block may do so no more
+}
+
+// init prepares c to wait for what ep notifies queue of.
+func (c *conn) init(ep tcpip.Endpoint, queue *waiter.Queue, local, remote net.Addr) {
+	c.ep, c.local, c.remote = ep, local, remote
+	c.reads.init(queue, waiter.ReadableEvents)
+	c.writes.init(queue, waiter.WritableEvents)
+}
+
+func (d *direction) init(queue *waiter.Queue, events waiter.EventMask) {
+	d.over = make(chan struct{})
+	d.entry, d.ready = waiter.NewChannelEntry(events | waiter.EventErr | waiter.EventHUp)
+	queue.EventRegister(&d.entry)
+}
 
 func (c *conn) LocalAddr() net.Addr  { return c.local }
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
@@ -54,7 +72,7 @@ func (c *conn) Close() error {
 // read reads what is there, waiting for it until the read deadline. A
 // tcpip.ErrClosedForReceive is returned as such: its meaning is the caller's.
 func (c *conn) read(b []byte) (n int, terr tcpip.Error, err error) {
-	return c.retry(&c.reads, waiter.ReadableEvents, func() (int, tcpip.Error) {
+	return c.reads.retry(c, func() (int, tcpip.Error) {
 		w := tcpip.SliceWriter(b)
 		res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
 		return res.Count, terr
@@ -63,7 +81,7 @@ func (c *conn) read(b []byte) (n int, terr tcpip.Error, err error) {
 
 // write hands b, or as much as there is room for, to the endpoint.
 func (c *conn) write(b []byte) (n int, terr tcpip.Error, err error) {
-	return c.retry(&c.writes, waiter.WritableEvents, func() (int, tcpip.Error) {
+	return c.writes.retry(c, func() (int, tcpip.Error) {
 		n, terr := c.ep.Write(bytes.NewReader(b), tcpip.WriteOptions{})
 		return int(n), terr
 	})
@@ -71,23 +89,21 @@ func (c *conn) write(b []byte) (n int, terr tcpip.Error, err error) {
 
 // retry calls try until it would not block. An error that is not netstack's is
 // os.ErrDeadlineExceeded or net.ErrClosed.
-func (c *conn) retry(by *deadline, events waiter.EventMask, try func() (int, tcpip.Error)) (int, tcpip.Error, error) {
-	over := by.wait()
+func (d *direction) retry(c *conn, try func() (int, tcpip.Error)) (int, tcpip.Error, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	over := d.wait()
 	if isClosed(over) {
 		return 0, nil, os.ErrDeadlineExceeded
 	}
 	n, terr := try()
-	if wouldBlock(terr) {
-		entry, ready := waiter.NewChannelEntry(events | errorEvents)
-		c.queue.EventRegister(&entry)
-		defer c.queue.EventUnregister(&entry)
-		for n, terr = try(); wouldBlock(terr); n, terr = try() {
-			select {
-			case <-ready:
-			case <-over:
-				return 0, nil, os.ErrDeadlineExceeded
-			}
+	for wouldBlock(terr) {
+		select {
+		case <-d.ready:
+		case <-over:
+			return 0, nil, os.ErrDeadlineExceeded
 		}
+		n, terr = try()
 	}
 	if terr != nil && c.closed.Load() {
 		return 0, nil, net.ErrClosed

@@ -13,10 +13,6 @@ type deadline struct {
 	over  chan struct{} // closed when the time has come
 }
 
-func newDeadline() deadline {
-	return deadline{over: make(chan struct{})}
-}
-
 // set moves the deadline to t; the zero Time means none. A waiter that the old
 // deadline has woken stays woken.
 func (d *deadline) set(t time.Time) {

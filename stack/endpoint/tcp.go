@@ -20,14 +20,9 @@ type TCP struct {
 // NewTCP returns the connection of ep, a connected endpoint that notifies
 // queue, between local and remote.
 func NewTCP(ep tcpip.Endpoint, queue *waiter.Queue, local, remote netip.AddrPort) *TCP {
-	return &TCP{conn{
-		ep:     ep,
-		queue:  queue,
-		local:  net.TCPAddrFromAddrPort(local),
-		remote: net.TCPAddrFromAddrPort(remote),
-		reads:  newDeadline(),
-		writes: newDeadline(),
-	}}
+	c := &TCP{}
+	c.init(ep, queue, net.TCPAddrFromAddrPort(local), net.TCPAddrFromAddrPort(remote))
+	return c
 }
 
 // Read returns io.EOF after a FIN, and an ECONNRESET after an RST.
@@ -39,19 +34,24 @@ func (c *TCP) Read(b []byte) (int, error) {
 	if err != nil {
 		return 0, c.opError("read", err)
 	}
-	if _, ok := terr.(*tcpip.ErrClosedForReceive); ok {
-		// Netstack tells of an RST once, to whichever call comes first: when
-		// that was a Write, only the state still tells it from a FIN.
-		if tcp.EndpointState(c.ep.State()) == tcp.StateError {
-			return 0, c.opError("read", syscall.ECONNRESET)
-		}
-		return 0, io.EOF
-	}
 	if terr != nil {
-		return 0, c.opError("read", Errno(terr))
+		return 0, c.readError(terr)
 	}
 	c.ep.ModerateRecvBuf(n)
 	return n, nil
+}
+
+// readError returns the error for terr, io.EOF among them.
+func (c *TCP) readError(terr tcpip.Error) error {
+	if _, ok := terr.(*tcpip.ErrClosedForReceive); !ok {
+		return c.opError("read", Errno(terr))
+	}
+	// Netstack tells of an RST once, to whichever call comes first: when that
+	// was a Write, only the state still tells it from a FIN.
+	if tcp.EndpointState(c.ep.State()) == tcp.StateError {
+		return c.opError("read", syscall.ECONNRESET)
+	}
+	return io.EOF
 }
 
 // Write returns when all of b is in the send buffer.

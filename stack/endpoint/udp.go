@@ -16,14 +16,9 @@ type UDP struct {
 // NewUDP returns the socket of ep, a connected endpoint that notifies queue,
 // between local and remote.
 func NewUDP(ep tcpip.Endpoint, queue *waiter.Queue, local, remote netip.AddrPort) *UDP {
-	return &UDP{conn{
-		ep:     ep,
-		queue:  queue,
-		local:  net.UDPAddrFromAddrPort(local),
-		remote: net.UDPAddrFromAddrPort(remote),
-		reads:  newDeadline(),
-		writes: newDeadline(),
-	}}
+	c := &UDP{}
+	c.init(ep, queue, net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+	return c
 }
 
 // Read reads one datagram; what does not fit into b is lost. An ICMP port

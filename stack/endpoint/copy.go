@@ -1,0 +1,93 @@
+package endpoint
+
+import (
+	"io"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// buffer is what WriteTo carries at once: two packets of the longest.
+type buffer [128 << 10]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// WriteTo writes what arrives to w until the end. While nothing arrives it
+// holds no memory.
+func (c *TCP) WriteTo(w io.Writer) (int64, error) {
+	var carried int64
+	for {
+		n, err := c.pass(w)
+		carried += int64(n)
+		if err == io.EOF {
+			return carried, nil
+		}
+		if err != nil {
+			return carried, err
+		}
+	}
+}
+
+// pass waits for data and writes what is there to w.
+func (c *TCP) pass(w io.Writer) (int, error) {
+	var b *buffer
+	defer func() {
+		if b != nil {
+			buffers.Put(b)
+		}
+	}()
+	n, terr, err := c.reads.retry(&c.conn, func() (int, tcpip.Error) {
+		if c.ep.Readiness(waiter.ReadableEvents) == 0 {
+			return 0, &tcpip.ErrWouldBlock{}
+		}
+		if b == nil {
+			b = buffers.Get().(*buffer)
+		}
+		into := tcpip.SliceWriter(b[:])
+		res, terr := c.ep.Read(&into, tcpip.ReadOptions{})
+		return res.Count, terr
+	})
+	if err != nil {
+		return 0, c.opError("read", err)
+	}
+	if terr != nil {
+		return 0, c.readError(terr)
+	}
+	c.ep.ModerateRecvBuf(n)
+	return w.Write(b[:n])
+}
+
+// ReadFrom writes what r reads until its end. Where r is a stream socket of
+// the kernel, it holds no memory while nothing arrives.
+func (c *TCP) ReadFrom(r io.Reader) (int64, error) {
+	from, ok := newSocket(r)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
+	}
+	var carried int64
+	for {
+		if err := from.await(); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return carried, err
+		}
+		for from.Len() > 0 {
+			n, terr, err := c.writes.retry(&c.conn, func() (int, tcpip.Error) {
+				n, terr := c.ep.Write(from, tcpip.WriteOptions{})
+				return int(n), terr
+			})
+			carried += int64(n)
+			switch {
+			case from.err != nil:
+				return carried, from.err
+			case terr != nil:
+				err = Errno(terr)
+			}
+			if err != nil {
+				return carried, c.opError("write", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package endpoint
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxChunk is how much of a socket's data becomes one packet: 45 segments of
+// 1448 bytes, which is what remains of 1500 with timestamps. What netstack
+// sends at once ends some 160 bytes short of 64 KiB, and what is longer by a
+// little would become two packets, one of them tiny.
+const maxChunk = 45 * 1448
+
+// socket is a stream socket of the kernel as a tcpip.Payloader: netstack takes
+// Len bytes out of it, straight into memory of its own. It must be able to,
+// since it asks for ever until it has them.
+type socket struct {
+	raw syscall.RawConn
+	len int   // bytes known to be there
+	err error // of a read
+
+	// look and read are what raw runs; they pass on values by the fields
+	// below, as a closure for each call would be garbage.
+	look func(fd uintptr) bool
+	read func(fd uintptr)
+	into []byte
+	n    int
+}
+
+// newSocket is false where r is no stream socket of the kernel.
+func newSocket(r io.Reader) (*socket, bool) {
+	stream, ok := r.(interface {
+		syscall.Conn
+		CloseRead() error
+	})
+	if !ok {
+		return nil, false
+	}
+	raw, err := stream.SyscallConn()
+	if err != nil {
+		return nil, false
+	}
+	s := &socket{raw: raw}
+	s.look = s.lookFD
+	s.read = s.readFD
+	return s, true
+}
+
+// await waits for data, until the read deadline of the socket. At its end the
+// error is io.EOF.
+func (s *socket) await() error {
+	if err := s.raw.Read(s.look); err != nil {
+		return err
+	}
+	return s.err
+}
+
+// lookFD reports whether there is data, the end or an error.
+func (s *socket) lookFD(fd uintptr) bool {
+	s.len, s.err = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	if s.err != nil {
+		s.err = os.NewSyscallError("ioctl", s.err)
+		return true
+	}
+	if s.len > 0 {
+		s.len = min(s.len, maxChunk)
+		return true
+	}
+	// Nothing may also be the end, an error, or data after an urgent octet.
+	var peeked [1]byte
+	s.len, s.err = again(func() (int, error) {
+		n, _, err := unix.Recvfrom(int(fd), peeked[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return n, err
+	})
+	switch {
+	case errors.Is(s.err, unix.EAGAIN):
+		return false
+	case s.err != nil:
+		s.len, s.err = 0, os.NewSyscallError("recvfrom", s.err)
+	case s.len == 0:
+		s.err = io.EOF
+	}
+	return true
+}
+
+// again calls try until no signal interrupts it.
+func again(try func() (int, error)) (int, error) {
+	for {
+		if n, err := try(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// Len implements tcpip.Payloader.
+func (s *socket) Len() int { return s.len }
+
+// Read implements tcpip.Payloader. Unlike the socket's own, it goes on after
+// the read deadline, as what was announced must come.
+func (s *socket) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.into = p
+	if err := s.raw.Control(s.read); err != nil {
+		s.err = err
+	}
+	s.into = nil
+	if s.err != nil {
+		return 0, s.err
+	}
+	s.len -= s.n
+	return s.n, nil
+}
+
+// readFD reads into s.into.
+func (s *socket) readFD(fd uintptr) {
+	s.n, s.err = again(func() (int, error) { return unix.Read(int(fd), s.into) })
+	switch {
+	case s.err != nil:
+		s.err = os.NewSyscallError("read", s.err)
+	case s.n == 0:
+		s.err = io.ErrUnexpectedEOF // somebody else has read, too
+	}
+}
