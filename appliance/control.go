@@ -1,13 +1,16 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -21,7 +24,31 @@ var ErrNotRunning = errors.New("no running gateway")
 func (a *Appliance) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Status()) })
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		client, err := a.asClient(r.FormValue("client"))
+		var e *Explanation
+		if err == nil {
+			e, err = a.Explain(r.Context(), r.FormValue("target"), client)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		a.writeJSON(w, e)
+	})
 	return mux
+}
+
+// asClient returns the client that s names; "" is the machine's own address on
+// the first lan interface, or loopback.
+func (a *Appliance) asClient(s string) (netip.Addr, error) {
+	if s != "" {
+		return netip.ParseAddr(s)
+	}
+	for _, l := range a.machine.Load().lan {
+		return l.addresses[0].Addr(), nil
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 }
 
 // statusRoutes are what the status address answers, to people and monitors.
@@ -125,7 +152,8 @@ func Ask(ctx context.Context, socket, path string, v any) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("asking the gateway for %s: %s", path, response.Status)
+		why, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		return errors.Join(fmt.Errorf("asking the gateway: %s: %s", response.Status, bytes.TrimSpace(why)), err)
 	}
 	if err := json.NewDecoder(response.Body).Decode(v); err != nil {
 		return fmt.Errorf("reading the gateway's answer: %w", err)

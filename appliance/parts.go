@@ -36,6 +36,8 @@ type parts struct {
 	resolver *upstream.Resolver
 	hosts    *dnsfake.Hosts
 	dns      *dnsfake.Server
+	guard    *outlet.Guard
+	rules    route.Rules
 	gateway  *gateway.Gateway
 	socks    *socks.Server
 	tun      *tunInlet
@@ -55,12 +57,12 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	}
 	// No exception reaches the pools: what is dialled there would come back.
 	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
-	guard := outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
-	outlets := buildOutlets(c, p.resolver, guard, control)
-	rules := buildRules(c)
+	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
+	outlets := buildOutlets(c, p.resolver, p.guard, control)
+	p.rules = buildRules(c)
 	p.gateway, err = gateway.New(gateway.Config{
 		Names:       p.table,
-		Rules:       rules,
+		Rules:       p.rules,
 		Outlets:     outlets,
 		Resolver:    p.resolver,
 		DialTimeout: c.Limits.DialTimeout,
@@ -81,10 +83,10 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Known:    known(c),
 		Hosts:    p.hosts,
 		Delegated: func(client netip.Addr, name string) bool {
-			_, chained := outlets[rules.PickName(client, name)].(*outlet.Via)
+			_, chained := outlets[p.rules.PickName(client, name)].(*outlet.Via)
 			return chained
 		},
-		Vet:    guard.Vet,
+		Vet:    p.guard.Vet,
 		Logger: logger,
 	})
 	if err != nil {

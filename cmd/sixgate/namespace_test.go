@@ -242,6 +242,17 @@ func testStatus(t *testing.T, n *namespaces) {
 		s.DNS["fake"] == 0 || s.DNS["nx_domain"] == 0 || s.TUN["received"] == 0 || s.Uplink != "IPv4 and IPv6" {
 		t.Errorf("the gateway forgot something: %+v", s)
 	}
+	for target, want := range map[string]string{
+		"v6only.test":    "a connection of type B",
+		"nowhere.test":   "NXDOMAIN",
+		"only.far.test":  `Rule 1 of 1 sends it (TCP to port 443) to the outlet "far"`,
+		"198.19.200.200": "stands for nothing",
+		"127.0.0.1":      "is not dialled",
+	} {
+		if told := n.run(t, "gate", n.binary, "explain", "--config", n.config("gate"), target); !strings.Contains(told, want) {
+			t.Errorf("no %q in what explains %s:\n%s", want, target, told)
+		}
+	}
 	metrics := n.run(t, "gate", "curl", "-sS", "http://127.0.0.1:8064/metrics")
 	if !strings.Contains(metrics, "\nsixgate_flows_total{type=\"B\"} ") {
 		t.Errorf("no flows in the metrics:\n%s", metrics)
