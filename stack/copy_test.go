@@ -94,7 +94,7 @@ func copying(dst io.Writer, src io.Reader) chan copied {
 }
 
 func TestCopyBothWays(t *testing.T) {
-	const size = 8 << 20
+	const size = 4 << 20
 	client, near := netstackPair(t)
 	out, far := kernelPair(t)
 	for _, way := range []struct {

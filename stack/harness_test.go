@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is when a test that hangs gives up.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // Addresses of the pools.
 var (
