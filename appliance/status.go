@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"sixgate/dnsfake"
 	"sixgate/socks/gateway"
 )
 
@@ -33,6 +34,9 @@ type Names struct {
 	Mapped int `json:"mapped"`
 	Room   int `json:"room"`
 }
+
+// Mapping is a row of the mapping table.
+type Mapping = dnsfake.Mapping
 
 // Status returns how the gateway is now.
 func (a *Appliance) Status() Status {

@@ -242,6 +242,9 @@ func testStatus(t *testing.T, n *namespaces) {
 		s.DNS["fake"] == 0 || s.DNS["nx_domain"] == 0 || s.TUN["received"] == 0 || s.Uplink != "IPv4 and IPv6" {
 		t.Errorf("the gateway forgot something: %+v", s)
 	}
+	if names := n.run(t, "gate", n.binary, "names", "--config", n.config("gate")); !strings.Contains(names, "\nv6only.test ") {
+		t.Errorf("v6only.test is not among the names:\n%s", names)
+	}
 	for target, want := range map[string]string{
 		"v6only.test":    "a connection of type B",
 		"nowhere.test":   "NXDOMAIN",
