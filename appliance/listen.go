@@ -56,7 +56,7 @@ func (m *machine) listenLAN(c *config.Config) []netip.AddrPort {
 
 // sockets are what one address is served on.
 type sockets struct {
-	packet   net.PacketConn // may be nil
+	packet   *net.UDPConn // may be nil
 	listener net.Listener
 }
 
@@ -86,9 +86,11 @@ func listen(ctx context.Context, what string, datagrams bool, addrs []netip.Addr
 		if !datagrams {
 			continue
 		}
-		if s.packet, err = lc.ListenPacket(ctx, "udp", addr.String()); err != nil {
+		packet, err := lc.ListenPacket(ctx, "udp", addr.String())
+		if err != nil {
 			return opened, fmt.Errorf("serving %s: %w", what, err)
 		}
+		s.packet = packet.(*net.UDPConn)
 		opened[len(opened)-1] = s
 	}
 	return opened, nil

@@ -86,8 +86,9 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 			_, chained := outlets[p.rules.PickName(client, name)].(*outlet.Via)
 			return chained
 		},
-		Vet:    p.guard.Vet,
-		Logger: logger,
+		Vet:      p.guard.Vet,
+		NewNames: c.Limits.NewNames,
+		Logger:   logger,
 	})
 	if err != nil {
 		return nil, err

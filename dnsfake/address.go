@@ -3,6 +3,7 @@ package dnsfake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -216,7 +217,11 @@ func (s *Server) ttl(views ...view) time.Duration {
 // name asked for, whatever aliases lead to its addresses, so that no cache
 // learns the fake address as that of an alias' target.
 func (s *Server) fake(req *request, name string, ttl time.Duration) answer {
-	pair, err := s.conf.Table.Issue(name, ttl)
+	table, limit := s.conf.Table, s.conf.NewNames
+	if limit > 0 && !table.Has(name) && !s.quotas.name(req.client, table.now(), limit) {
+		return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
+	}
+	pair, err := table.Issue(name, ttl)
 	if err != nil {
 		return s.failure(err)
 	}
@@ -224,7 +229,7 @@ func (s *Server) fake(req *request, name string, ttl time.Duration) answer {
 	if req.question[0].Qtype == dns.TypeAAAA {
 		ip = pair.IPv6
 	}
-	return answer{kind: fake, rrs: []dns.RR{addressRR(req.question[0], ip, ttl)}}
+	return answer{kind: fake, rrs: []dns.RR{addressRR(req.question[0], ip, ttl)}, fake: ip, of: name}
 }
 
 // addressRR returns ip as the record of the name that q asks for.

@@ -14,24 +14,55 @@ import (
 // Reply answers query, the wire form of a message from client that came over a
 // stream or in a datagram. It is nil when no answer is owed.
 func (s *Server) Reply(ctx context.Context, query []byte, client netip.AddrPort, stream bool) []byte {
+	addr := client.Addr().Unmap().WithZone("")
+	if reply, done := s.quick(nil, query, addr); done {
+		return reply
+	}
+	return s.slow(ctx, query, addr, stream)
+}
+
+// quick appends to b the reply to query if it has just been given to the same.
+// It is also done, without reply, when none is owed.
+func (s *Server) quick(b, query []byte, client netip.Addr) (reply []byte, done bool) {
+	families := s.families(client)
+	if families == (Families{}) {
+		s.count(dropped)
+		return nil, true
+	}
+	if !s.quotas.query(client, s.conf.Table.now()) {
+		s.tally.limited.Add(1)
+		s.count(dropped)
+		return nil, true
+	}
+	var room [maxWhat]byte
+	if what := s.what(room[:0], query, families); len(what) > 0 {
+		if one := s.recent.get(what); one != nil {
+			b = s.again(b, query, one, client)
+		}
+	}
+	return b, len(b) > 0
+}
+
+// slow returns the reply to query, which may have to be looked up.
+func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stream bool) []byte {
 	req, early := parse(query)
 	if req == nil {
 		s.count(dropped)
 		return nil
 	}
 	req.stream = stream
-	req.client = client.Addr().Unmap().WithZone("")
-	req.families = s.families(req.client)
-	if req.families == (Families{}) {
-		s.count(dropped)
-		return nil
+	req.client = client
+	req.families = s.families(client)
+	if early != nil {
+		s.count(early.kind)
+		return req.reply(*early)
 	}
-	if early == nil {
-		a := s.answer(ctx, req)
-		early = &a
-	}
-	s.count(early.kind)
-	return req.reply(*early)
+	one := recentReply{made: s.conf.Table.now(), hosts: s.hostNames()}
+	a := s.answer(ctx, req)
+	s.count(a.kind)
+	reply := req.reply(a)
+	s.remember(one, query, reply, req, a)
+	return reply
 }
 
 // answer answers a query that is in good form.
@@ -144,6 +175,10 @@ func (s *Server) failure(err error) answer {
 		s.tally.poolFull.Add(1)
 		s.warn(err)
 		a.edeText = "fake pool exhausted"
+	case errors.Is(err, errTooManyNames):
+		s.tally.tooManyNames.Add(1)
+		s.warn(err)
+		a.edeText = err.Error()
 	case errors.Is(err, errLoop):
 		s.tally.loop.Add(1)
 		s.warn(err)

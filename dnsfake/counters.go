@@ -16,8 +16,10 @@ type Counters struct {
 	BadVers  uint64
 	Dropped  uint64 // no answer: not a query, not a client, or too much at a time
 
-	Loop     uint64 // of ServFail: upstream answered with a fake address
-	PoolFull uint64 // of ServFail: no fake address was left
+	Loop         uint64 // of ServFail: upstream answered with a fake address
+	PoolFull     uint64 // of ServFail: no fake address was left
+	TooManyNames uint64 // of ServFail: the client asks for too many new names
+	Limited      uint64 // of Dropped: the client asks too much
 }
 
 // kind is a kind of answer.
@@ -39,8 +41,8 @@ const (
 )
 
 type tally struct {
-	answers        [kinds]atomic.Uint64
-	loop, poolFull atomic.Uint64
+	answers                               [kinds]atomic.Uint64
+	loop, poolFull, tooManyNames, limited atomic.Uint64
 }
 
 // Counters returns the counts so far.
@@ -51,5 +53,6 @@ func (s *Server) Counters() Counters {
 		ServFail: n(servfail), FormErr: n(formerr), NotImp: n(notimp), Refused: n(refused),
 		Local: n(local), BadVers: n(badvers), Dropped: n(dropped),
 		Loop: s.tally.loop.Load(), PoolFull: s.tally.poolFull.Load(),
+		TooManyNames: s.tally.tooManyNames.Load(), Limited: s.tally.limited.Load(),
 	}
 }

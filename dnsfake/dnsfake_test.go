@@ -63,7 +63,7 @@ func serve(t testing.TB, records string) *script {
 }
 
 // listen returns sockets of both kinds at one free port.
-func listen(t testing.TB) (net.PacketConn, net.Listener) {
+func listen(t testing.TB) (*net.UDPConn, net.Listener) {
 	t.Helper()
 	for {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,7 +72,7 @@ func listen(t testing.TB) (net.PacketConn, net.Listener) {
 		}
 		pc, err := net.ListenPacket("udp", ln.Addr().String())
 		if err == nil {
-			return pc, ln
+			return pc.(*net.UDPConn), ln
 		}
 		ln.Close()
 	}

@@ -185,6 +185,14 @@ func (h *Hosts) lookup(name string) ([]netip.Addr, bool) {
 	return ips, ok
 }
 
+// hostNames returns the names of the LAN, as they are now; nil if there are none.
+func (s *Server) hostNames() *hostNames {
+	if s.conf.Hosts == nil {
+		return nil
+	}
+	return s.conf.Hosts.names.Load()
+}
+
 // hosts answers for what local files name: with the real addresses, as the
 // client reaches them without us.
 func (s *Server) hosts(req *request) (answer, bool) {

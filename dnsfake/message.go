@@ -31,7 +31,9 @@ type answer struct {
 	rcode          int
 	rrs, ns, extra []dns.RR
 	truncated      bool
-	ede            uint16 // RFC 8914 INFO-CODE; counts with edeText or if not 0
+	fake           netip.Addr // that of a fake answer
+	of             string     // what it stands for
+	ede            uint16     // RFC 8914 INFO-CODE; counts with edeText or if not 0
 	edeText        string
 }
 

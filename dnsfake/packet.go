@@ -4,83 +4,76 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"syscall"
 )
 
 const (
-	maxDatagrams = 2048 // being answered at a time
+	maxDatagrams = 2048 // waiting for their answers at a time
 	controlSize  = 64   // octets; more than a struct in6_pktinfo with its header
+	// maxQuery is room for a query with every EDNS option in use; what is
+	// longer is cut, and answered as malformed.
+	maxQuery = 4096
 )
 
-// ServePacket answers the queries that arrive on pc until ctx ends, then returns
-// nil. It closes pc and waits for its goroutines before it returns.
-func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
+// ServePacket answers the queries that arrive on conn until ctx ends, then
+// returns nil. It closes conn and waits for its goroutines before it returns.
+func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	defer cancel()
-	defer pc.Close()
-	defer context.AfterFunc(ctx, func() { pc.Close() })()
-	receive, err := receiver(pc)
-	if err != nil {
-		return err
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	// On a socket that is bound to no address, replies leave from the address
+	// that the query was sent to: another would not be a reply to the client.
+	// The kernel takes as the source what it gave as the destination.
+	var control []byte
+	if addrPort(conn.LocalAddr()).Addr().IsUnspecified() {
+		if err := wantPacketInfo(conn); err != nil {
+			return fmt.Errorf("asking for destinations on %s: %w", conn.LocalAddr(), err)
+		}
+		control = make([]byte, controlSize)
 	}
 	slots := make(chan struct{}, maxDatagrams)
-	buf := make([]byte, streamSize)
+	query, reply := make([]byte, maxQuery), make([]byte, 0, plainSize)
 	for {
-		n, client, send, err := receive(buf)
+		n, controls, _, from, err := conn.ReadMsgUDPAddrPort(query, control)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("reading queries on %s: %w", pc.LocalAddr(), err)
+			return fmt.Errorf("reading queries on %s: %w", conn.LocalAddr(), err)
 		}
-		select {
-		case slots <- struct{}{}:
-		default: // the client asks again
+		client := from.Addr().Unmap().WithZone("")
+		if reply, done := s.quick(reply[:0], query[:n], client); done {
+			if len(reply) > 0 { // that it cannot be sent is no more than its loss
+				conn.WriteMsgUDPAddrPort(reply, control[:controls], from)
+			}
+			continue
+		}
+		leave, ok := s.quotas.wait(client)
+		if ok {
+			select {
+			case slots <- struct{}{}:
+			default:
+				ok = false
+				leave()
+			}
+		}
+		if !ok { // the client asks again
 			s.count(dropped)
 			continue
 		}
-		query := append([]byte(nil), buf[:n]...)
+		query, control := append([]byte(nil), query[:n]...), append([]byte(nil), control[:controls]...)
 		answers.Go(func() {
 			defer func() { <-slots }()
-			if reply := s.Reply(ctx, query, client, false); reply != nil && ctx.Err() == nil {
-				send(reply)
+			defer leave()
+			if reply := s.slow(ctx, query, client, false); reply != nil && ctx.Err() == nil {
+				conn.WriteMsgUDPAddrPort(reply, control, from)
 			}
 		})
 	}
-}
-
-// receiveFunc reads a datagram into b, and returns where it is from, which may
-// be IPv4-mapped, and how to send one back. That a datagram cannot be sent is no
-// more than its loss.
-type receiveFunc func(b []byte) (n int, from netip.AddrPort, send func([]byte), err error)
-
-// receiver returns pc's receiveFunc. On a socket that is bound to no address,
-// replies leave from the address that the query was sent to: another would not
-// be a reply to the client.
-func receiver(pc net.PacketConn) (receiveFunc, error) {
-	udp, ok := pc.(*net.UDPConn)
-	if !ok || !addrPort(udp.LocalAddr()).Addr().IsUnspecified() {
-		return func(b []byte) (int, netip.AddrPort, func([]byte), error) {
-			n, from, err := pc.ReadFrom(b)
-			if err != nil {
-				return 0, netip.AddrPort{}, nil, err
-			}
-			return n, addrPort(from), func(reply []byte) { pc.WriteTo(reply, from) }, nil
-		}, nil
-	}
-	if err := wantPacketInfo(udp); err != nil {
-		return nil, fmt.Errorf("asking for destinations on %s: %w", udp.LocalAddr(), err)
-	}
-	return func(b []byte) (int, netip.AddrPort, func([]byte), error) {
-		control := make([]byte, controlSize)
-		n, controls, _, from, err := udp.ReadMsgUDPAddrPort(b, control)
-		// The kernel takes as the source what it gave as the destination.
-		return n, from, func(reply []byte) { udp.WriteMsgUDPAddrPort(reply, control[:controls], from) }, err
-	}, nil
 }
 
 // wantPacketInfo has the kernel say with each datagram where it was sent to; see

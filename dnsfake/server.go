@@ -61,6 +61,10 @@ type Config struct {
 	// for a name that has no such address. nil: it may dial all.
 	Vet func(netip.Addr) error
 
+	// NewNames is how many names a second a client may have a fake address for
+	// that have none yet, and it may have 20 times as many at once. 0: any.
+	NewNames int
+
 	MinTTL, MaxTTL time.Duration // of fake answers, whole seconds; 0: 10 s and 5 min
 	Logger         *slog.Logger  // nil: silent
 }
@@ -71,6 +75,8 @@ type Server struct {
 	bypass    patterns
 	special   map[string]treatment
 	localNets []netip.Prefix
+	quotas    *quotas
+	recent    *recent
 	tally     tally
 	warned    atomic.Int64 // when warn last did, in Unix seconds
 
@@ -102,7 +108,7 @@ func New(conf Config) (*Server, error) {
 	}
 	s := &Server{
 		conf: conf, bypass: bypass, special: specialZones(), localNets: localNets(),
-		streams: make(map[netip.Addr]int),
+		quotas: newQuotas(), recent: newRecent(), streams: make(map[netip.Addr]int),
 	}
 	for _, zone := range conf.Known {
 		delete(s.special, key(zone))

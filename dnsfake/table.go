@@ -243,6 +243,14 @@ func (t *Table) NameOf(addr netip.Addr) (string, bool) {
 	return t.slots[i].name, true
 }
 
+// Has reports whether an address stands for name.
+func (t *Table) Has(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.names[key(name)]
+	return ok
+}
+
 // Contains reports whether addr is of the pools.
 func (t *Table) Contains(addr netip.Addr) bool {
 	addr = addr.Unmap()

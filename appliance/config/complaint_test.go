@@ -30,7 +30,7 @@ t.toml:3: lna: unknown key (did you mean "lan"?)
 t.toml:6: tun.MTU: unknown key (did you mean "mtu"?)
 t.toml:8: limits.dial_timeout: unknown key (did you mean "dial-timeout"?)
 t.toml:9: limits.tcp-idel: unknown key (did you mean "tcp-idle"?)
-t.toml:10: limits.colour: unknown key (known: flows, flows-per-client, dial-timeout, tcp-idle, udp-idle, new-names-per-second)
+t.toml:10: limits.colour: unknown key (known: flows, flows-per-client, new-names-per-second, dial-timeout, tcp-idle, udp-idle)
 t.toml:14: outlet.sever: unknown key (did you mean "server"?)
 t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, hosts, leases, capture)`},
 
@@ -333,7 +333,7 @@ nat64 = "auto"
 [limits]
 flows = 1
 flows-per-client = -1
-new-names-per-second = 0
+new-names-per-second = -50
 [control]
 socket = 1
 [status]
@@ -343,7 +343,7 @@ t.toml:4: tun.handover: not yet supported (leave it out)
 t.toml:6: direct.nat64: not yet supported (leave it out)
 t.toml:8: limits.flows: not yet supported (leave it out)
 t.toml:9: limits.flows-per-client: want 0 to 2147483647, got -1
-t.toml:10: limits.new-names-per-second: not yet supported (leave it out)
+t.toml:10: limits.new-names-per-second: want 0 to 2147483647, got -50
 t.toml:12: control.socket: want a string, got an integer
 t.toml:14: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
 }

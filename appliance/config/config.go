@@ -164,6 +164,7 @@ type Rule struct {
 type Limits struct {
 	Flows          int // live flows; 0: from memory
 	FlowsPerClient int // live flows of one source address; 0: from Flows
+	NewNames       int // new fake addresses for one client a second; 0: any number
 	DialTimeout    time.Duration
 	TCPIdle        time.Duration
 	UDPIdle        time.Duration
@@ -207,6 +208,7 @@ func Default() *Config {
 			netip.MustParseAddrPort("[::1]:1080"),
 		}},
 		Limits: Limits{
+			NewNames:    50,
 			DialTimeout: 10 * time.Second,
 			TCPIdle:     2*time.Hour + 4*time.Minute, // RFC 5382, section 5
 			UDPIdle:     5 * time.Minute,             // RFC 4787, section 4.3
@@ -269,6 +271,7 @@ func (c *Config) read(root *table) {
 	limits := root.table("limits")
 	key(limits, "flows", &c.Limits.Flows, between[int](0, math.MaxInt32))
 	key(limits, "flows-per-client", &c.Limits.FlowsPerClient, between[int](0, math.MaxInt32))
+	key(limits, "new-names-per-second", &c.Limits.NewNames, between[int](0, math.MaxInt32))
 	key(limits, "dial-timeout", &c.Limits.DialTimeout, duration)
 	key(limits, "tcp-idle", &c.Limits.TCPIdle, duration)
 	key(limits, "udp-idle", &c.Limits.UDPIdle, duration)

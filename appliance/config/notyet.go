@@ -18,5 +18,4 @@ func notYet(root *table) {
 	limits := root.table("limits")
 	refuse(limits, "flows", int64(0))
 	refuse(limits, "flows-per-client", int64(0))
-	refuse[int64](limits, "new-names-per-second")
 }
