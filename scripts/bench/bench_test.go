@@ -182,12 +182,12 @@ func TestFigure(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	k := &kind{"Loads", []measure{
+	rows := &table{"Loads", []measure{
 		{"speed", func(r reading) float64 { return r.Bytes }, timesSplice},
 		{"delay", func(r reading) float64 { return r.P50 }, overKernel},
 		{"memory", func(r reading) float64 { return r.after.rss() }, nothing},
 	}}
-	s := scenario{name: "one", kind: k}
+	s := scenario{name: "one", table: rows}
 	r := &report{scenarios: []scenario{s}}
 	figures := map[string][]done{
 		"kernel": {{Bytes: 30, P50: 1}, {Bytes: 50, P50: 1}},
@@ -212,7 +212,7 @@ func TestTable(t *testing.T) {
 	fields := func(s string) string {
 		return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '-' }), "")
 	}
-	if got := r.table(k); fields(got) != fields(strings.TrimPrefix(want, "\n")) {
+	if got := r.markdown(rows); fields(got) != fields(strings.TrimPrefix(want, "\n")) {
 		t.Errorf("got\n%swant%s", got, want)
 	}
 }
@@ -242,5 +242,16 @@ func TestRunsInNamespacesOfItsOwn(t *testing.T) {
 	}
 	if left, err := filepath.Glob(fmt.Sprintf("/run/netns/bench%d-*", os.Getpid())); len(left) > 0 || err != nil {
 		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+func TestOtherProgramsAreNotTheMachinesCost(t *testing.T) {
+	start := time.Unix(0, 0)
+	r := reading{
+		before: view{at: start, machine: usage{user: 10, system: 5}, bench: usage{user: 1, system: 1}, program: usage{user: 0.5}},
+		after:  view{at: start.Add(2 * time.Second), machine: usage{user: 13, system: 7}, bench: usage{user: 2, system: 2}, program: usage{user: 1, system: 0.5}},
+	}
+	if r.program() != 1 || r.machine() != 3 || r.others() != 1 {
+		t.Errorf("program %v, machine %v, others %v, want 1, 3, 1", r.program(), r.machine(), r.others())
 	}
 }

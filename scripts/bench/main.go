@@ -121,6 +121,6 @@ func (b *bench) print(out io.Writer) {
 	}
 	fmt.Fprintln(out, "Scenarios:")
 	for _, s := range b.scenarios {
-		fmt.Fprintf(out, "  %-16s %s\n", s.name, s.kind.title)
+		fmt.Fprintf(out, "  %-16s %s\n", s.name, s.table.title)
 	}
 }

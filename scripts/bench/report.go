@@ -118,7 +118,7 @@ func (r *report) add(s scenario, c contestant, round int, got reading, err error
 	}
 	e.Others = got.others()
 	e.Figures = map[string]float64{}
-	for _, m := range s.kind.measures {
+	for _, m := range s.table.measures {
 		if x := m.of(got); !math.IsNaN(x) && !math.IsInf(x, 0) {
 			e.Figures[m.name] = x
 		}
@@ -152,14 +152,12 @@ func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "%s, %d CPUs, %d MiB, Linux %s with %s; %s\n",
 		r.Machine.Processor, r.Machine.CPUs, r.Machine.MemoryMiB, r.Machine.Kernel, r.Machine.Congestion, r.Started.Format(time.DateOnly))
 	fmt.Fprintf(out, "Each figure: median (least-most), beside it how it stands to the splice relay or to the kernel.\n")
-	var kinds []*kind
+	var seen []*table
 	for _, s := range r.scenarios {
-		if !slices.ContainsFunc(kinds, func(k *kind) bool { return k.title == s.kind.title }) {
-			kinds = append(kinds, s.kind)
+		if !slices.Contains(seen, s.table) {
+			seen = append(seen, s.table)
+			fmt.Fprintf(out, "\n%s\n\n%s", s.table.title, r.markdown(s.table))
 		}
-	}
-	for _, k := range kinds {
-		fmt.Fprintf(out, "\n%s\n\n%s", k.title, r.table(k))
 	}
 	var worst float64
 	for _, e := range r.Runs {
@@ -171,10 +169,10 @@ func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "\nOther programs kept up to %.1f processors busy during a run.\n", worst)
 }
 
-// table is a kind's, in Markdown.
-func (r *report) table(k *kind) string {
+// markdown is one of the tables.
+func (r *report) markdown(t *table) string {
 	head := []string{"scenario", "contestant"}
-	for _, m := range k.measures {
+	for _, m := range t.measures {
 		head = append(head, m.name)
 		if m.beside != nothing {
 			head = append(head, string(m.beside))
@@ -182,18 +180,18 @@ func (r *report) table(k *kind) string {
 	}
 	rows := [][]string{head}
 	for _, s := range r.scenarios {
-		if s.kind.title != k.title {
+		if s.table != t {
 			continue
 		}
 		for _, c := range r.contestants {
 			row := []string{s.name, c.name}
-			for _, m := range k.measures {
+			for _, m := range t.measures {
 				row = append(row, r.cells(s, c, m)...)
 			}
 			rows = append(rows, row)
 		}
 	}
-	return markdown(rows)
+	return align(rows)
 }
 
 // cells is what a table says about one measure of one contestant.
@@ -248,8 +246,9 @@ func figure(x float64) string {
 	return strconv.FormatFloat(x, 'f', 2, 64)
 }
 
-// markdown writes rows, the first of which is the head, in even columns.
-func markdown(rows [][]string) string {
+// align writes rows, the first of which is the head, as Markdown in even
+// columns.
+func align(rows [][]string) string {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {

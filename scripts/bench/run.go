@@ -69,7 +69,7 @@ func raiseLimit() error {
 
 // once is one run, in a network of its own.
 func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, err error) {
-	length := b.seconds * time.Duration(s.times)
+	length := b.seconds * time.Duration(max(1, s.times))
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+2*length)
 	defer cancel()
 	work, err := os.MkdirTemp("", "bench")
@@ -134,31 +134,4 @@ func (n *network) load(ctx context.Context, host, kind string, count int, length
 		return nil, done{}, err
 	}
 	return p, result, nil
-}
-
-// view is what had been used at one moment.
-type view struct {
-	at                      time.Time
-	program, bench, machine usage // bench is the program and all that loads it
-}
-
-// look takes a view of the program and the other processes of the run.
-func look(program *process, others ...*process) (v view, err error) {
-	if program != nil {
-		if v.program, err = groupUsage(program.group()); err != nil {
-			return v, err
-		}
-	}
-	groups := []int{syscall.Getpgrp()}
-	for _, p := range append(others, program) {
-		if p != nil {
-			groups = append(groups, p.group())
-		}
-	}
-	if v.bench, err = groupUsage(groups...); err != nil {
-		return v, err
-	}
-	v.machine, err = machineUsage()
-	v.at = time.Now()
-	return v, err
 }

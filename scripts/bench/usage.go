@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // ticks is USER_HZ, the unit in which Linux tells CPU time, in 1/s. It is the
@@ -21,6 +24,41 @@ type usage struct {
 }
 
 func (u usage) cpu() float64 { return u.user + u.system }
+
+// view is what had been used at one moment.
+type view struct {
+	at                      time.Time
+	program, bench, machine usage // bench is the program and all that loads it
+}
+
+// look takes a view of the program and the other processes of the run.
+func look(program *process, others ...*process) (v view, err error) {
+	if program != nil {
+		if v.program, err = groupUsage(program.group()); err != nil {
+			return v, err
+		}
+	}
+	groups := []int{syscall.Getpgrp()}
+	for _, p := range append(others, program) {
+		if p != nil {
+			groups = append(groups, p.group())
+		}
+	}
+	if v.bench, err = groupUsage(groups...); err != nil {
+		return v, err
+	}
+	v.machine, err = machineUsage()
+	v.at = time.Now()
+	return v, err
+}
+
+// rss is the program's resident memory in bytes, or not a number without one.
+func (v view) rss() float64 {
+	if v.program.rss == 0 {
+		return math.NaN()
+	}
+	return v.program.rss
+}
 
 // machineUsage reads what all of the machine has used. Its rss is 0.
 func machineUsage() (usage, error) {
