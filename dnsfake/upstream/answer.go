@@ -31,7 +31,7 @@ const (
 )
 
 // answer is what the servers had to say to a question. It does not change once
-// it is made.
+// it is shared.
 type answer struct {
 	wire    []byte        // the reply, scrubbed; nil when err is not
 	rcode   int           // of the reply

@@ -29,7 +29,7 @@ type Addresses struct {
 // 5 gives the absence.
 func (a Addresses) SOA() *dns.SOA {
 	var m dns.Msg
-	if m.Unpack(a.answer.wire) != nil || len(m.Answer) > 0 {
+	if a.answer == nil || m.Unpack(a.answer.wire) != nil || len(m.Answer) > 0 {
 		return nil
 	}
 	soa := SOA(&m)

@@ -3,7 +3,10 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,5 +69,32 @@ func TestAddresses(t *testing.T) {
 	leave()
 	if _, err := r.Addresses(left, "b.example.", dns.TypeA); err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("who left gets %v", err)
+	}
+}
+
+// TestAddressesKeepTheirOrder has the servers rotate and exchange them.
+func TestAddressesKeepTheirOrder(t *testing.T) {
+	clock := newClock()
+	var current atomic.Value
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		zone(t, current.Load().(string))(w, q)
+	})
+	r := resolver(t, Config{Now: clock.now}, server.Server)
+	for _, step := range []struct{ has, want []string }{
+		{[]string{"192.0.2.2", "192.0.2.1"}, []string{"192.0.2.2", "192.0.2.1"}},
+		{[]string{"192.0.2.1", "192.0.2.2", "192.0.2.1"}, []string{"192.0.2.2", "192.0.2.1"}},
+		{[]string{"192.0.2.3", "192.0.2.1"}, []string{"192.0.2.1", "192.0.2.3"}},
+		{[]string{"192.0.2.4"}, []string{"192.0.2.4"}},
+	} {
+		var records strings.Builder
+		for i, ip := range step.has {
+			fmt.Fprintf(&records, "a.example. %d A %s\n", 60+i, ip)
+		}
+		current.Store(records.String())
+		known, err := r.Addresses(t.Context(), "a.example.", dns.TypeA)
+		if err != nil || !slices.Equal(known.Addrs, addrs(step.want...)) {
+			t.Errorf("of %v: %v, %v; want %v", step.has, known.Addrs, err, step.want)
+		}
+		clock.add(time.Hour)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -222,19 +224,40 @@ func (r *Resolver) do(key question, j *job) {
 }
 
 // keep ends the job for key with fresh, and returns what to answer: if that
-// tells nothing, what was known before.
+// tells nothing, what was known before. The addresses that were known go first,
+// in their order, however the servers rotate them: protocols of several flows
+// want all of them to reach the same host.
 func (r *Resolver) keep(key question, fresh *answer) *answer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.jobs, key)
-	if !fresh.definite() {
-		if e := r.cache.get(key, fresh.at); e != nil && e.answer.definite() {
+	if e := r.cache.get(key, fresh.at); e != nil && e.answer.definite() {
+		if !fresh.definite() {
 			e.retry = fresh.at.Add(refreshed)
 			return e.answer
 		}
+		fresh.addrs = inOrder(fresh.addrs, e.answer.addrs)
 	}
 	if len(fresh.wire) <= maxKept {
 		r.cache.put(key, fresh)
 	}
 	return fresh
+}
+
+// maxOrdered is how many addresses are worth an order. Nobody tries more, and
+// sorting them takes its time.
+const maxOrdered = 64
+
+// inOrder returns addrs with those that are in first in front, in its order.
+func inOrder(addrs, first []netip.Addr) []netip.Addr {
+	if max(len(addrs), len(first)) > maxOrdered {
+		return addrs
+	}
+	var ordered []netip.Addr
+	for _, ip := range slices.Concat(first, addrs) {
+		if slices.Contains(addrs, ip) && !slices.Contains(ordered, ip) {
+			ordered = append(ordered, ip)
+		}
+	}
+	return ordered
 }
