@@ -11,8 +11,12 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxTries is how many queries one question can cause.
-const maxTries = 8
+const (
+	// maxTries is how many queries one question can cause.
+	maxTries = 8
+	// maxProbes is how many of them can be probes.
+	maxProbes = maxTries / 2
+)
 
 // errOvertaken is of a server that has not answered when another one has, and
 // not soon after that either.
@@ -100,19 +104,24 @@ func (a *asking) run(peers []*peer) (*dns.Msg, error) {
 }
 
 // order returns peers in the order of use: as configured, but those that are
-// down last. One that is down and due for a probe is asked at once beside them,
-// so that the probe costs nobody time.
+// down last. One that is due for a probe is asked at once beside those that are
+// up, so that the probe costs nobody time.
 func (a *asking) order(peers []*peer) []*peer {
-	var up, down []*peer
+	var up, down, due []*peer
 	for _, p := range peers {
 		isDown, probe := p.state()
-		if probe && a.started < maxTries/2 {
-			a.start(p, false)
+		if probe {
+			due = append(due, p)
 		}
 		if isDown {
 			down = append(down, p)
 		} else {
 			up = append(up, p)
+		}
+	}
+	if len(up) > 0 {
+		for _, p := range due[:min(len(due), maxProbes)] {
+			a.start(p, false)
 		}
 	}
 	return append(up, down...)

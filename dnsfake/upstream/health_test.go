@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -164,6 +165,24 @@ func TestPatience(t *testing.T) {
 		if got := p.patience(limit); got < step.least || got > step.most {
 			t.Errorf("%v at round trips of %v", got, step.rtt)
 		}
+	}
+}
+
+// TestOrder has all servers down, which are then not probed besides.
+func TestOrder(t *testing.T) {
+	var peers []*peer
+	for range 3 {
+		p := &peer{now: time.Now}
+		p.health.Down = true
+		peers = append(peers, p)
+	}
+	a := &asking{}
+	if got := a.order(peers); !slices.Equal(got, peers) || a.started != 0 {
+		t.Errorf("order %v after %d probes", got, a.started)
+	}
+	peers[1].health.Down = false
+	if got := a.order(peers); !slices.Equal(got, []*peer{peers[1], peers[0], peers[2]}) {
+		t.Errorf("order %v", got)
 	}
 }
 

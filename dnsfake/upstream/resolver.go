@@ -18,9 +18,9 @@ import (
 const (
 	defaultTimeout = 4 * time.Second        // glibc's stub gives up after 5 s
 	defaultRetry   = 400 * time.Millisecond // well above a far resolver's round trip
-	defaultMemory  = 16 << 20
-	maxJobs        = 4096 // each holds a socket or two
-	maxKept        = 4096 // octets; a longer answer is not cached
+	defaultMemory  = 8 << 20                // as much as unbound takes
+	maxJobs        = 4096                   // each holds a socket or two
+	maxKept        = 4096                   // octets; a longer answer is not cached
 	// staleAfter is how long a client waits for a fresh answer where there is
 	// a stale one (RFC 8767, section 5).
 	staleAfter = 1800 * time.Millisecond
@@ -38,7 +38,7 @@ type Config struct {
 
 	Timeout time.Duration    // for a question, all tries together; 0: 4 s
 	Retry   time.Duration    // until the second try, at most; 0: 400 ms
-	Memory  int              // of the cache, in octets; 0: 16 MiB
+	Memory  int              // of the cache, in octets; 0: 8 MiB
 	Now     func() time.Time // nil: time.Now
 }
 
