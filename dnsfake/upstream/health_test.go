@@ -173,7 +173,7 @@ func TestOrder(t *testing.T) {
 	var peers []*peer
 	for range 3 {
 		p := &peer{now: time.Now}
-		p.health.Down = true
+		p.health.Down, p.pause = true, minPause
 		peers = append(peers, p)
 	}
 	a := &asking{}
