@@ -82,12 +82,9 @@ func setTCPOptions(network *netstack.Stack) tcpip.Error {
 		timeWait = tcpip.TCPTimeWaitTimeoutOption(2 * time.Second)
 		// FIN_WAIT2 after a full close: Linux waits 60 s, for the same reason.
 		linger = tcpip.TCPLingerTimeoutOption(20 * time.Second)
-		// A SYN with a forged source holds its place among the pending until
-		// the SYN-ACK was repeated this often: about 15 s.
-		retries = tcpip.TCPSynRetriesOption(3)
 	)
 	for _, option := range []tcpip.SettableTransportProtocolOption{
-		&sack, &congestion, &recovery, &send, &receive, &timeWait, &linger, &retries,
+		&sack, &congestion, &recovery, &send, &receive, &timeWait, &linger,
 	} {
 		if terr := network.SetTransportProtocolOption(tcp.ProtocolNumber, option); terr != nil {
 			return terr

@@ -25,6 +25,11 @@ import (
 // only sleeps for a moment keeps its connections.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 75 * time.Second, Count: 5}
 
+// handshake is how long a client may take to answer a SYN-ACK, which netstack
+// sends at 0, 1 and 3 s. By itself it would go on for two minutes, in which a
+// SYN with a forged source holds a request and a connection to the far host.
+const handshake = 7 * time.Second
+
 // tcpSide turns SYNs into requests.
 type tcpSide struct {
 	*Stack
@@ -133,8 +138,14 @@ func (t *tcpSide) reopen(p packet) {
 		ip := header.IPv6(p.bytes)
 		id.LocalAddress, id.RemoteAddress = ip.DestinationAddress(), ip.SourceAddress()
 	}
-	ep, ok := t.network.FindTransportEndpoint(p.network, tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
-	if ok && ep.EndpointState() == tcp.StateTimeWait {
+	t.abort(id, tcp.StateTimeWait)
+}
+
+// abort ends a connection, if it is in a state.
+func (t *tcpSide) abort(id netstack.TransportEndpointID, state tcp.EndpointState) {
+	network := endpoint.Network(endpoint.AddrPort(id.LocalAddress, id.LocalPort).Addr())
+	ep, ok := t.network.FindTransportEndpoint(network, tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
+	if ok && ep.EndpointState() == state {
 		ep.Abort()
 	}
 }
@@ -179,7 +190,9 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 	}
 	defer r.side.release(r)
 	var queue waiter.Queue
+	abandon := time.AfterFunc(handshake, r.abandon)
 	ep, terr := r.syn.CreateEndpoint(&queue)
+	abandon.Stop()
 	r.syn.Complete(false)
 	if terr != nil {
 		r.side.counters.tcpAbandoned.Add(1)
@@ -193,6 +206,9 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 	}
 	return r.conn, nil
 }
+
+// abandon ends a handshake that the client does not.
+func (r *TCPRequest) abandon() { r.side.abort(r.id, tcp.StateSynRecv) }
 
 func (r *TCPRequest) errorf(err error) error {
 	return fmt.Errorf("accepting %s for %s: %w", r.Client(), r.Dest(), err)

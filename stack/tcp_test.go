@@ -216,6 +216,24 @@ func TestTCPPendingPerClient(t *testing.T) {
 	}
 }
 
+// A client that does not answer the SYN-ACK is given up, and its place is free.
+func TestTCPHandshakeAbandoned(t *testing.T) {
+	device := newBare()
+	wire := newTap(device)
+	result := make(chan error, 1)
+	s, _ := start(t, stack.Config{Device: wire, Handler: handler{tcp: func(_ context.Context, r *stack.TCPRequest) {
+		_, err := r.Accept(netip.AddrPort{})
+		result <- err
+	}}})
+	device.send(segment(netip.MustParseAddrPort("192.0.2.2:1000"), fake4, syn, 1, 0))
+	if err := receive(t, result, "end of the handshake"); err == nil {
+		t.Error("accepted")
+	}
+	if n := s.Counters(); n.TCPAbandoned != 1 {
+		t.Errorf("counters: %+v", n)
+	}
+}
+
 // A handler that only returns has refused.
 func TestTCPUnanswered(t *testing.T) {
 	host, device := stacktest.New(t)
