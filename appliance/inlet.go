@@ -102,16 +102,61 @@ type socksInlet struct {
 	gateway *gateway.Gateway
 }
 
-// ServeSOCKS serves a request until its connection ends. A fake address means
-// nothing here: it is a client's that resolved elsewhere than it connects.
+// ServeSOCKS serves a request until its connection ends.
 func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
-	if r.Command() != socks.CommandConnect {
+	s := gateway.Session{Inlet: "socks", Network: "tcp", Client: r.Client(), User: r.User(), Dest: r.Dest()}
+	if r.Command() == socks.CommandUDPAssociate {
+		s.Network, s.Dest = "udp", socks.Addr{} // where the client would send from, a hint of no use
+	}
+	if err := in.leaked(s.Dest); err != nil {
+		r.Refuse(err)
+		return
+	}
+	switch r.Command() {
+	case socks.CommandConnect:
+		in.gateway.Serve(ctx, s, r)
+	case socks.CommandBind:
+		in.gateway.ServeBind(ctx, s, r)
+	case socks.CommandUDPAssociate:
+		in.gateway.ServeAssociation(s, pendingAssociation{r, in})
+	default:
 		r.Refuse(fmt.Errorf("serving %s: %w", r.Command(), syscall.EOPNOTSUPP))
-		return
 	}
-	if dest := r.Dest(); in.table.Contains(dest.IP) {
-		r.Refuse(fmt.Errorf("connecting to the fake address %s through SOCKS: %w", dest, syscall.EACCES))
-		return
+}
+
+// leaked refuses a fake address: it means nothing here, and is a client's that
+// resolved elsewhere than it connects.
+func (in *socksInlet) leaked(dest socks.Addr) error {
+	if in.table.Contains(dest.IP) {
+		return fmt.Errorf("connecting to the fake address %s through SOCKS: %w", dest, syscall.EACCES)
 	}
-	in.gateway.Serve(ctx, gateway.Session{Inlet: "socks", Network: "tcp", Client: r.Client(), User: r.User(), Dest: r.Dest()}, r)
+	return nil
+}
+
+// pendingAssociation is a UDP ASSOCIATE for the gateway.
+type pendingAssociation struct {
+	*socks.Request
+	inlet *socksInlet
+}
+
+func (p pendingAssociation) Associate() (gateway.Association, error) {
+	a, err := p.Request.Associate()
+	if err != nil {
+		return nil, err
+	}
+	return association{a, p.inlet}, nil
+}
+
+// association drops what goes to fake addresses.
+type association struct {
+	*socks.Association
+	inlet *socksInlet
+}
+
+func (a association) ReadFrom(b []byte) (n int, dest socks.Addr, err error) {
+	for {
+		if n, dest, err = a.Association.ReadFrom(b); err != nil || a.inlet.leaked(dest) == nil {
+			return n, dest, err
+		}
+	}
 }

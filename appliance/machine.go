@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"sixgate/appliance/config"
 	"sixgate/appliance/host"
 	"sixgate/dnsfake"
@@ -20,6 +22,8 @@ type machine struct {
 	// denied on every machine: the gateway itself, and the served networks,
 	// which need no gateway and trust it.
 	denied []netip.Prefix
+
+	memory uint64 // bytes
 }
 
 // lan is one of the interfaces that are served.
@@ -39,6 +43,11 @@ func survey(c *config.Config) (*machine, error) {
 	for _, ip := range own {
 		m.denied = append(m.denied, netip.PrefixFrom(ip, ip.BitLen()))
 	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, fmt.Errorf("surveying memory: %w", err)
+	}
+	m.memory = uint64(info.Totalram) * uint64(info.Unit)
 	if m.ipv6, err = host.IPv6(); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -69,6 +70,9 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Stream:      relay.Limits{Idle: c.Limits.TCPIdle, HalfClosed: halfClosed},
 		UDPIdle:     c.Limits.UDPIdle,
 		Logger:      logger,
+
+		Flows:          cmp.Or(c.Limits.Flows, flowsIn(current().memory)),
+		FlowsPerClient: c.Limits.FlowsPerClient,
 	})
 	if err != nil {
 		return nil, err
@@ -106,6 +110,18 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway}
 	return p, nil
 }
+
+const (
+	// flowMemory is what there has to be for a flow: one at rest holds about a
+	// third of it, a busy one its buffers.
+	flowMemory = 64 << 10
+	// minFlows is ample for the clients of the smallest box.
+	minFlows = 1024
+)
+
+// flowsIn returns how many flows a machine of so many bytes of memory is
+// trusted with.
+func flowsIn(memory uint64) int { return int(max(memory/flowMemory, minFlows)) }
 
 // servers returns where to find the resolvers to ask.
 func servers(c *config.Config) func() ([]upstream.Server, error) {

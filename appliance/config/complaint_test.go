@@ -331,7 +331,7 @@ handover = "auto"
 [direct]
 nat64 = "auto"
 [limits]
-flows = 1
+flows = 0
 flows-per-client = -1
 new-names-per-second = -50
 [control]
@@ -341,7 +341,6 @@ listen = "0.0.0.0:80"
 `, `t.toml:3: tun.queues: not yet supported (leave it out)
 t.toml:4: tun.handover: not yet supported (leave it out)
 t.toml:6: direct.nat64: not yet supported (leave it out)
-t.toml:8: limits.flows: not yet supported (leave it out)
 t.toml:9: limits.flows-per-client: want 0 to 2147483647, got -1
 t.toml:10: limits.new-names-per-second: want 0 to 2147483647, got -50
 t.toml:12: control.socket: want a string, got an integer

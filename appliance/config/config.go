@@ -162,8 +162,8 @@ type Rule struct {
 
 // Limits bound what clients can make the gateway hold.
 type Limits struct {
-	Flows          int // live flows; 0: from memory
-	FlowsPerClient int // live flows of one source address; 0: from Flows
+	Flows          int // at a time; 0: from memory
+	FlowsPerClient int // at a time, of one source address or user; 0: two thirds of Flows
 	NewNames       int // new fake addresses for one client a second; 0: any number
 	DialTimeout    time.Duration
 	TCPIdle        time.Duration

@@ -148,8 +148,9 @@ func TestGood(t *testing.T) {
 		{"inline tables", "outlet = [{name = 'no', type = 'reject'}, {name = 'wan', type = 'direct', server = ''}]", func(c *Config) {
 			c.Outlets = []Outlet{{Name: "no", Type: OutletReject}, {Name: "wan", Type: OutletDirect}}
 		}},
-		{"limits and log", "[limits]\ndial-timeout = '500ms'\nudp-idle = '168h'\n[log]\nlevel = 'debug'\nformat = 'json'", func(c *Config) {
+		{"limits and log", "[limits]\nflows = 9\nflows-per-client = 3\ndial-timeout = '500ms'\nudp-idle = '168h'\n[log]\nlevel = 'debug'\nformat = 'json'", func(c *Config) {
 			c.Limits.DialTimeout, c.Limits.UDPIdle = 500*time.Millisecond, 168*time.Hour
+			c.Limits.Flows, c.Limits.FlowsPerClient = 9, 3
 			c.Log = Log{Level: slog.LevelDebug, JSON: true}
 		}},
 		{"status and control", "status.listen = '[::1]:80'\ncontrol.socket = '/tmp/../s'", func(c *Config) {

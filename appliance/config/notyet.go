@@ -15,7 +15,4 @@ func notYet(root *table) {
 	refuse(tun, "queues", int64(0))
 	refuse(tun, "handover", "off")
 	refuse(root.table("direct"), "nat64", "")
-	limits := root.table("limits")
-	refuse(limits, "flows", int64(0))
-	refuse(limits, "flows-per-client", int64(0))
 }

@@ -9,35 +9,21 @@ import (
 // Counters are what a gateway has done since it was built.
 type Counters struct {
 	Live    int64                  // sessions joined and not ended
-	Joined  map[Type]uint64        // sessions ever joined, by type
+	Joined  map[Type]uint64        // sessions ever joined, by type; one to many peers counts once a type
 	Refused map[socks.Reply]uint64 // sessions that were never joined, by reason
-	Up      uint64                 // payload bytes, client to far, of ended sessions
+	Up      uint64                 // payload bytes, client to far
 	Down    uint64                 // payload bytes, far to client
 }
 
 type counters struct {
-	live    atomic.Int64
-	joined  [len(Types)]atomic.Uint64
-	refused [socks.AddressUnsupported + 1]atomic.Uint64
-	up      atomic.Uint64
-	down    atomic.Uint64
+	live     atomic.Int64
+	joined   [len(Types)]atomic.Uint64
+	refused  [socks.AddressUnsupported + 1]atomic.Uint64
+	up, down uint64 // of ended sessions, guarded by Gateway.mu
 }
 
-// join counts a session as live until the returned function is called.
-func (c *counters) join(t Type) (leave func()) {
-	c.joined[t-A].Add(1)
-	c.live.Add(1)
-	return func() { c.live.Add(-1) }
-}
-
-// end counts how a session went.
-func (c *counters) end(o outcome) {
-	if o.typ == 0 {
-		c.refused[socks.ReplyOf(o.err)].Add(1)
-	}
-	c.up.Add(uint64(o.counts.Up))
-	c.down.Add(uint64(o.counts.Down))
-}
+// refuse counts a session that err refused.
+func (c *counters) refuse(err error) { c.refused[socks.ReplyOf(err)].Add(1) }
 
 // Counters returns a snapshot.
 func (g *Gateway) Counters() Counters {
@@ -45,8 +31,6 @@ func (g *Gateway) Counters() Counters {
 		Live:    g.counters.live.Load(),
 		Joined:  map[Type]uint64{},
 		Refused: map[socks.Reply]uint64{},
-		Up:      g.counters.up.Load(),
-		Down:    g.counters.down.Load(),
 	}
 	for i, t := range Types {
 		c.Joined[t] = g.counters.joined[i].Load()
@@ -55,6 +39,13 @@ func (g *Gateway) Counters() Counters {
 		if n := g.counters.refused[r].Load(); n > 0 {
 			c.Refused[socks.Reply(r)] = n
 		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.Up, c.Down = g.counters.up, g.counters.down
+	for f := range g.flows {
+		c.Up += uint64(f.moved.Up.Load())
+		c.Down += uint64(f.moved.Down.Load())
 	}
 	return c
 }

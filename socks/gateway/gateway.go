@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"sixgate/socks"
@@ -53,18 +52,23 @@ type Config struct {
 	Stream      relay.Limits  // of TCP
 	UDPIdle     time.Duration // of a UDP flow
 	Logger      *slog.Logger  // may be nil
+
+	Flows          int // at a time; 0: no bound
+	FlowsPerClient int // of one client's address, and of one user; 0: two thirds of Flows
 }
 
 // Gateway relays sessions. Its methods may be called from many goroutines.
 type Gateway struct {
 	Config
 	counters counters
-	flows    context.Context // of all relays
+	relays   context.Context // of all relays
 	abort    context.CancelFunc
 
 	mu      sync.Mutex
-	closing bool           // guarded by mu
-	live    sync.WaitGroup // Add under mu while not closing
+	closing bool               // guarded by mu
+	quota   quota              // guarded by mu
+	flows   map[*flow]struct{} // that have begun and not ended, guarded by mu
+	live    sync.WaitGroup     // Add under mu while not closing
 }
 
 // New returns a Gateway.
@@ -80,8 +84,8 @@ func New(c Config) (*Gateway, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{Config: c}
-	g.flows, g.abort = context.WithCancel(context.Background())
+	g := &Gateway{Config: c, quota: newQuota(c.Flows, c.FlowsPerClient), flows: make(map[*flow]struct{})}
+	g.relays, g.abort = context.WithCancel(context.Background())
 	return g, nil
 }
 
@@ -89,89 +93,81 @@ func New(c Config) (*Gateway, error) {
 // session to its end. ctx bounds the dial; the relay after it goes on until
 // both sides are done, a limit is hit, or Shutdown cuts it off.
 func (g *Gateway) Serve(ctx context.Context, s Session, p Pending) {
-	if !g.begin() {
-		p.Refuse(errClosing)
+	f, err := g.begin(s)
+	if err != nil {
+		p.Refuse(err)
 		return
 	}
-	defer g.live.Done()
-	o := g.serve(ctx, s, p)
-	g.counters.end(o)
-	g.log(s, o)
+	g.end(f, g.serve(ctx, f, p))
 }
 
-// errClosing refuses what comes after Shutdown.
-var errClosing = fmt.Errorf("the gateway is shutting down: %w", syscall.ECONNREFUSED)
-
-func (g *Gateway) begin() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.closing {
-		g.live.Add(1)
-	}
-	return !g.closing
-}
-
-// outcome is how a session went.
-type outcome struct {
-	dest   socks.Addr // the real destination
-	outlet string
-	typ    Type // 0 when nothing was joined
-	counts relay.Counts
-	err    error
-}
-
-func (g *Gateway) serve(ctx context.Context, s Session, p Pending) (o outcome) {
-	o.dest = s.Dest
-	if s.Fake {
-		name, release, err := g.Names.Hold(s.Dest.IP)
+// serve returns why f was refused, or ended badly.
+func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
+	if f.Fake {
+		name, release, err := g.Names.Hold(f.Dest.IP)
 		if err == nil {
 			defer release()
-			o.dest, err = socks.ParseHost(name, s.Dest.Port)
+			var dest socks.Addr
+			dest, err = socks.ParseHost(name, f.Dest.Port)
+			f.note(func(w *way) { w.dest = dest })
 		}
 		if err != nil {
-			o.err = fmt.Errorf("looking up what %s stands for: %w", s.Dest.IP, err)
-			p.Refuse(o.err)
-			return o
+			err = fmt.Errorf("looking up what %s stands for: %w", f.Dest.IP, err)
+			p.Refuse(err)
+			return err
 		}
 	}
-	far, err := g.dial(ctx, s, &o)
+	far, err := g.dial(ctx, f)
 	if err != nil {
-		o.err = err
 		p.Refuse(err)
-		return o
+		return err
 	}
 	bound := addrPort(far.LocalAddr())
 	near, err := p.Accept(bound)
 	if err != nil {
 		far.Close()
-		o.err = fmt.Errorf("accepting %s: %w", s.Client, err)
-		return o
+		return fmt.Errorf("accepting %s: %w", f.Client, err)
 	}
-	o.typ = TypeOf(s.Client.Addr(), bound.Addr())
-	defer g.counters.join(o.typ)()
-	if s.Network == "udp" {
-		o.counts, o.err = relay.Datagrams(g.flows, near, far, g.UDPIdle)
-	} else {
-		o.counts, o.err = relay.Stream(g.flows, near, far, g.Stream)
-	}
-	return o
+	f.note(func(w *way) { w.far = addrPort(far.RemoteAddr()) })
+	g.join(f, bound.Addr())
+	return g.carry(f, near, far)
 }
 
-// dial notes in o which outlet it takes.
-func (g *Gateway) dial(ctx context.Context, s Session, o *outcome) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.DialTimeout)
+// carry relays between near and far until both are done.
+func (g *Gateway) carry(f *flow, near, far net.Conn) error {
+	if f.Network == "udp" {
+		return relay.Datagrams(g.relays, near, far, g.UDPIdle, &f.moved)
+	}
+	return relay.Stream(g.relays, near, far, g.Stream, &f.moved)
+}
+
+// dial dials by the outlet that f takes.
+func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
+	ctx, cancel := g.dialContext(ctx)
 	defer cancel()
-	stop := context.AfterFunc(g.flows, cancel)
-	defer stop()
-	flow := route.Flow{Network: s.Network, Client: s.Client.Addr(), User: s.User, Dest: o.dest}
-	o.outlet = g.Rules.Pick(flow, func() []netip.Addr {
-		ips, err := g.Resolver.LookupNetIP(ctx, "ip", o.dest.Name)
+	dest := f.way().dest
+	name := g.pick(ctx, f, dest)
+	f.note(func(w *way) { w.outlet = name })
+	return g.Outlets[name].Dial(ctx, f.Network, dest)
+}
+
+// dialContext returns ctx with the end of a dial.
+func (g *Gateway) dialContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, g.DialTimeout)
+	stop := context.AfterFunc(g.relays, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// pick returns which outlet the rules give to what f sends to dest.
+func (g *Gateway) pick(ctx context.Context, f *flow, dest socks.Addr) string {
+	flow := route.Flow{Network: f.Network, Client: f.Client.Addr(), User: f.User, Dest: dest}
+	return g.Rules.Pick(flow, func() []netip.Addr {
+		ips, err := g.Resolver.LookupNetIP(ctx, "ip", dest.Name)
 		if err != nil {
-			g.Logger.Debug("rules by network pass over a name without addresses", "name", o.dest.Name, "err", err)
+			g.Logger.Debug("rules by network pass over a name without addresses", "name", dest.Name, "err", err)
 		}
 		return ips
 	})
-	return g.Outlets[o.outlet].Dial(ctx, s.Network, o.dest)
 }
 
 // Shutdown refuses new sessions and waits until none is left or ctx ends; what
@@ -184,30 +180,6 @@ func (g *Gateway) Shutdown(ctx context.Context) {
 	g.live.Wait()
 	stop()
 	g.abort()
-}
-
-func (g *Gateway) log(s Session, o outcome) {
-	if !g.Logger.Enabled(context.Background(), slog.LevelDebug) {
-		return
-	}
-	attrs := []any{"inlet", s.Inlet, "client", s.Client, "network", s.Network}
-	if s.User != "" {
-		attrs = append(attrs, "user", s.User)
-	}
-	if o.dest.IsName() {
-		attrs = append(attrs, "name", o.dest.Name)
-	}
-	attrs = append(attrs, "dest", s.Dest)
-	if o.outlet != "" {
-		attrs = append(attrs, "outlet", o.outlet)
-	}
-	if o.typ != 0 {
-		attrs = append(attrs, "type", o.typ, "up", o.counts.Up, "down", o.counts.Down)
-	}
-	if o.err != nil {
-		attrs = append(attrs, "err", o.err)
-	}
-	g.Logger.Debug("flow", attrs...)
 }
 
 // addrPort returns the address of a, or the zero AddrPort where a is none.

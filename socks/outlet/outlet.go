@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
+	"time"
 
 	"sixgate/socks"
 )
@@ -16,10 +18,60 @@ type Outlet interface {
 	Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error)
 }
 
+// PacketOutlet is an Outlet that takes datagrams to many destinations.
+type PacketOutlet interface {
+	// ListenPacket opens a PacketConn; ctx bounds the opening.
+	ListenPacket(ctx context.Context) (PacketConn, error)
+}
+
+// PacketConn exchanges datagrams with many destinations, and is the same
+// address to all of them (RFC 4787, section 4.1). Only those that were written
+// to are heard (section 5, address-dependent filtering).
+type PacketConn interface {
+	// ReadFrom reads a datagram, and tells the address it came from.
+	ReadFrom(b []byte) (n int, from socks.Addr, err error)
+	// WriteTo sends b to dest. It may have to look up a dest that was never
+	// written to, which ctx bounds, and answers for it by the same address
+	// from then on.
+	WriteTo(ctx context.Context, b []byte, dest socks.Addr) error
+	SetReadDeadline(t time.Time) error
+	Close() error
+}
+
+// BindOutlet is an Outlet that takes connections from the far side.
+type BindOutlet interface {
+	// Bind listens for one connection of peer, of anybody where that is an
+	// unspecified address; ctx bounds the opening.
+	Bind(ctx context.Context, peer socks.Addr) (Binding, error)
+}
+
+// Binding waits for one connection.
+type Binding interface {
+	// Addr returns where peer may connect to. It may be unspecified.
+	Addr() netip.AddrPort
+	// Accept waits for the connection and tells where it comes from. It ends
+	// the Binding.
+	Accept(ctx context.Context) (net.Conn, netip.AddrPort, error)
+	// Close ends the Binding, unless Accept has.
+	Close() error
+}
+
 // Reject is the way out that is none: its Dial is EACCES.
 type Reject struct{}
 
 // Dial returns EACCES.
 func (Reject) Dial(_ context.Context, _ string, dest socks.Addr) (net.Conn, error) {
-	return nil, fmt.Errorf("dialling %s: rejected by rule: %w", dest, syscall.EACCES)
+	return nil, fmt.Errorf("dialling %s: %w", dest, errRejected)
 }
+
+// ListenPacket returns EACCES.
+func (Reject) ListenPacket(context.Context) (PacketConn, error) {
+	return nil, fmt.Errorf("sending datagrams: %w", errRejected)
+}
+
+// Bind returns EACCES.
+func (Reject) Bind(_ context.Context, peer socks.Addr) (Binding, error) {
+	return nil, fmt.Errorf("binding for %s: %w", peer, errRejected)
+}
+
+var errRejected = fmt.Errorf("rejected by rule: %w", syscall.EACCES)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"syscall"
+	"sync/atomic"
 
 	"sixgate/socks"
 )
@@ -14,6 +14,7 @@ import (
 type Via struct {
 	over   Outlet
 	client socks.Client
+	noUDP  atomic.Int64 // until when the server is not asked for UDP, Unix time
 }
 
 // NewVia returns the way out through the server of client, which over dials.
@@ -22,14 +23,15 @@ func NewVia(over Outlet, client socks.Client) *Via {
 	return &Via{over: over, client: client}
 }
 
-// Dial connects to dest. UDP is EOPNOTSUPP, at once.
+// Dial connects to dest. Datagrams to a server that is known to carry none are
+// EOPNOTSUPP at once.
 func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
-	if network != "tcp" {
-		return nil, fmt.Errorf("dialling %s through SOCKS server %s: %s: %w", dest, v.client.Server, network, syscall.EOPNOTSUPP)
+	if network == "udp" {
+		return v.dialUDP(ctx, dest)
 	}
-	conn, err := v.over.Dial(ctx, network, v.client.Server)
+	conn, err := v.reach(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reaching SOCKS server %s: %w", v.client.Server, err)
+		return nil, err
 	}
 	bound, err := v.client.Connect(ctx, conn, dest)
 	if err != nil {
@@ -37,6 +39,31 @@ func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Co
 		return nil, err
 	}
 	return boundTo(conn, bound), nil
+}
+
+// reach connects to the server.
+func (v *Via) reach(ctx context.Context) (net.Conn, error) {
+	conn, err := v.over.Dial(ctx, "tcp", v.client.Server)
+	if err != nil {
+		return nil, fmt.Errorf("reaching SOCKS server %s: %w", v.client.Server, err)
+	}
+	return conn, nil
+}
+
+// reachable returns bound, an address that the server at the other end of conn
+// has told, or the server's own in the place of an unspecified one.
+func (v *Via) reachable(bound socks.Addr, conn net.Conn) socks.Addr {
+	if bound.IsName() || bound.IP.IsValid() && !bound.IP.IsUnspecified() {
+		return bound
+	}
+	server := v.client.Server
+	if _, chained := v.over.(*Via); !chained {
+		if far, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			server = socks.AddrFromAddrPort(far.AddrPort())
+		}
+	}
+	server.Port = bound.Port
+	return server
 }
 
 // boundConn is a connection that comes to the far end from local. It has the

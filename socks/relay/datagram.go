@@ -19,15 +19,15 @@ var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 // Datagrams carries datagrams between client and far, one a Read and one a
 // Write, until nothing has moved for idle, one side is closed or ctx ends, and
 // closes both. Silence is how UDP ends, so it is no error.
-func Datagrams(ctx context.Context, client, far net.Conn, idle time.Duration) (Counts, error) {
+func Datagrams(ctx context.Context, client, far net.Conn, idle time.Duration, counts *Counts) error {
 	p := &pair{limits: Limits{Idle: idle, HalfClosed: idle}, started: time.Now(), failed: make(chan struct{})}
-	up := &direction{pair: p, src: client, dst: far}
-	down := &direction{pair: p, src: far, dst: client}
-	counts, err := run(ctx, up, down, (*direction).datagrams)
+	up := &direction{pair: p, src: client, dst: far, carried: &counts.Up}
+	down := &direction{pair: p, src: far, dst: client, carried: &counts.Down}
+	err := run(ctx, up, down, (*direction).datagrams)
 	if errors.Is(err, ErrIdle) {
 		err = nil
 	}
-	return counts, err
+	return err
 }
 
 // datagrams copies one datagram at a time. ErrIdle and io.EOF end it.

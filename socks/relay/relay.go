@@ -18,10 +18,10 @@ type Limits struct {
 	HalfClosed time.Duration // the open direction silent after the other has ended
 }
 
-// Counts are the payload bytes carried.
+// Counts are the payload bytes carried so far. They may be read meanwhile.
 type Counts struct {
-	Up   int64 // client to far
-	Down int64 // far to client
+	Up   atomic.Int64 // client to far
+	Down atomic.Int64 // far to client
 }
 
 // ErrIdle ends a relay that carried nothing for longer than its Limits.
@@ -44,16 +44,16 @@ type pair struct {
 //
 // Connections that offer io.ReaderFrom or io.WriterTo carry the bytes in their
 // own way: two kernel sockets splice.
-func Stream(ctx context.Context, client, far net.Conn, limits Limits) (Counts, error) {
+func Stream(ctx context.Context, client, far net.Conn, limits Limits, counts *Counts) error {
 	p := &pair{limits: limits, started: time.Now(), failed: make(chan struct{})}
-	up := &direction{pair: p, src: client, dst: far}
-	down := &direction{pair: p, src: far, dst: client}
+	up := &direction{pair: p, src: client, dst: far, carried: &counts.Up}
+	down := &direction{pair: p, src: far, dst: client, carried: &counts.Down}
 	return run(ctx, up, down, (*direction).stream)
 }
 
 // run runs both directions by way of carry, and resets both at the first
 // error or at the end of ctx.
-func run(ctx context.Context, up, down *direction, carry func(*direction) error) (Counts, error) {
+func run(ctx context.Context, up, down *direction, carry func(*direction) error) error {
 	var once sync.Once
 	var first error
 	abort := func(err error) {
@@ -79,14 +79,14 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 		up.src.Close()
 		down.src.Close()
 	})
-	return Counts{Up: up.carried, Down: down.carried}, first
+	return first
 }
 
 // direction carries from src to dst.
 type direction struct {
 	*pair
 	src, dst net.Conn
-	carried  int64
+	carried  *atomic.Int64
 }
 
 // stream copies until the end of src. A read deadline wakes the copy now and
@@ -131,7 +131,7 @@ func (d *direction) stream() error {
 
 // moved notes that n bytes have just been carried.
 func (d *direction) moved(n int64) {
-	d.carried += n
+	d.carried.Add(n)
 	d.last.Store(int64(time.Since(d.started)))
 }
 

@@ -40,9 +40,11 @@ func tcpPair(t *testing.T) (*net.TCPConn, *net.TCPConn) {
 }
 
 type result struct {
-	counts Counts
-	err    error
+	up, down int64
+	err      error
 }
+
+func (c *Counts) result(err error) result { return result{c.Up.Load(), c.Down.Load(), err} }
 
 // startStream relays between two loopback connections and returns their outer
 // ends.
@@ -52,8 +54,8 @@ func startStream(t *testing.T, ctx context.Context) (client, far *net.TCPConn, d
 	out, far := tcpPair(t)
 	done = make(chan result, 1)
 	go func() {
-		counts, err := Stream(ctx, near, out, day)
-		done <- result{counts, err}
+		var counts Counts
+		done <- counts.result(Stream(ctx, near, out, day, &counts))
 	}()
 	return client, far, done
 }
@@ -79,7 +81,7 @@ func TestStreamCarriesBothWaysAndHalfCloses(t *testing.T) {
 	if err != nil || !bytes.Equal(got, answer) {
 		t.Fatalf("client read %d bytes, %v; want %d", len(got), err, len(answer))
 	}
-	want := result{counts: Counts{Up: 1 << 20, Down: 3 << 20}}
+	want := result{up: 1 << 20, down: 3 << 20}
 	if r := <-done; r != want {
 		t.Errorf("got %+v, want %+v", r, want)
 	}
@@ -124,15 +126,15 @@ func TestStreamDrainsAfterLateReset(t *testing.T) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		counts, err := Stream(t.Context(), near, out, day)
-		done <- result{counts, err}
+		var counts Counts
+		done <- counts.result(Stream(t.Context(), near, out, day, &counts))
 	}()
 	got, err := io.ReadAll(client)
 	if err != nil || !bytes.Equal(got, answer) {
 		t.Errorf("client read %d bytes, %v; want %d", len(got), err, len(answer))
 	}
 	client.Close()
-	if r := <-done; r.err != nil || r.counts.Down != int64(len(answer)) {
+	if r := <-done; r.err != nil || r.down != int64(len(answer)) {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -208,7 +210,7 @@ func TestStreamLimits(t *testing.T) {
 				go io.Copy(io.Discard, far)
 				go tt.act(client, far)
 				started := time.Now()
-				_, err := Stream(t.Context(), near, out, limits)
+				err := Stream(t.Context(), near, out, limits, new(Counts))
 				if !errors.Is(err, ErrIdle) {
 					t.Errorf("got %v, want ErrIdle", err)
 				}
@@ -237,8 +239,8 @@ func TestDatagrams(t *testing.T) {
 		done := make(chan result, 1)
 		started := time.Now()
 		go func() {
-			counts, err := Datagrams(t.Context(), near, out, 5*time.Minute)
-			done <- result{counts, err}
+			var counts Counts
+			done <- counts.result(Datagrams(t.Context(), near, out, 5*time.Minute, &counts))
 		}()
 		buf := make([]byte, 100)
 		for range 10 {
@@ -248,7 +250,7 @@ func TestDatagrams(t *testing.T) {
 				t.Fatalf("read %q, %v", buf[:n], err)
 			}
 		}
-		want := result{counts: Counts{Up: 40, Down: 80}}
+		want := result{up: 40, down: 80}
 		if r := <-done; r != want {
 			t.Errorf("got %+v, want %+v", r, want)
 		}
@@ -273,8 +275,8 @@ func TestDatagramsOutliveRefusals(t *testing.T) {
 	done := make(chan result, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		counts, err := Datagrams(ctx, near, out, time.Hour)
-		done <- result{counts, err}
+		var counts Counts
+		done <- counts.result(Datagrams(ctx, near, out, time.Hour, &counts))
 	}()
 	client.Write([]byte("lost"))
 	client.Write([]byte("lost too"))

@@ -1,0 +1,291 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"sixgate/socks"
+	"sixgate/socks/outlet"
+)
+
+const (
+	// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
+	maxDatagram = 64 << 10
+	// maxTargets bounds the destinations that an association remembers.
+	maxTargets = 1024
+	// maxQueue bounds the datagrams that wait for the way to a destination: a
+	// client that asks sends one or a few, and again when no answer comes.
+	maxQueue = 16
+	// refusedTime is how long a destination without a way is not tried again.
+	refusedTime = 5 * time.Second
+)
+
+var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// PendingAssociation is a relay of datagrams that a client has asked for and
+// not yet been given: a SOCKS UDP ASSOCIATE. Refuse may follow an Associate
+// that went wrong.
+type PendingAssociation interface {
+	Associate() (Association, error)
+	Refuse(err error)
+}
+
+// Association is the client's side of a relay of datagrams.
+type Association interface {
+	// ReadFrom returns the client's next datagram, and where it is to go.
+	ReadFrom(b []byte) (n int, dest socks.Addr, err error)
+	// WriteTo sends the client a datagram that came from the address from.
+	WriteTo(b []byte, from socks.Addr) error
+	// Close ends the association, and makes ReadFrom return.
+	Close() error
+}
+
+// ServeAssociation relays datagrams between a client and as many destinations
+// as it likes, each by the outlet that the rules give it, until the client or
+// Shutdown ends it. To all destinations that share an outlet the client is one
+// address.
+func (g *Gateway) ServeAssociation(s Session, p PendingAssociation) {
+	f, err := g.begin(s)
+	if err != nil {
+		p.Refuse(err)
+		return
+	}
+	client, err := p.Associate()
+	if err != nil {
+		p.Refuse(err)
+	} else {
+		a := &association{gateway: g, flow: f, client: client, targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
+		a.run()
+	}
+	g.end(f, err)
+}
+
+// association is a relay under way.
+type association struct {
+	gateway *Gateway
+	flow    *flow
+	client  Association
+	ctx     context.Context // of what it waits for
+	workers sync.WaitGroup
+
+	mu       sync.Mutex
+	targets  map[socks.Addr]*target // guarded by mu
+	egresses map[string]*egress     // by outlet, guarded by mu
+	families [2]bool                // that have answered: IPv4, IPv6; guarded by mu
+}
+
+// target is a destination.
+type target struct {
+	egress  *egress   // nil: none yet
+	queue   [][]byte  // what waits for it
+	refused time.Time // there is none, until then; zero: it is being opened
+}
+
+// egress is one way out, with one address to all destinations.
+type egress struct {
+	opened chan struct{} // closed when conn and err stand
+	conn   outlet.PacketConn
+	err    error
+	last   atomic.Int64 // when it last carried something, Unix nanoseconds
+}
+
+func (a *association) run() {
+	var cancel context.CancelFunc
+	a.ctx, cancel = context.WithCancel(a.gateway.relays)
+	stop := context.AfterFunc(a.ctx, func() { a.client.Close() })
+	defer a.workers.Wait()
+	defer a.client.Close()
+	defer stop()
+	defer cancel() // closes all egresses
+	buf := buffers.Get().(*[maxDatagram]byte)
+	defer buffers.Put(buf)
+	for {
+		n, dest, err := a.client.ReadFrom(buf[:])
+		if err != nil {
+			return
+		}
+		a.flow.moved.Up.Add(int64(n))
+		if e := a.egressTo(dest, buf[:n]); e != nil {
+			a.send(a.ctx, e, buf[:n], dest) // the next datagram tries again
+		}
+	}
+}
+
+// egressTo returns the way to dest if it is open. Otherwise it sees to it that
+// a copy of b goes there when there is one, or drops b.
+func (a *association) egressTo(dest socks.Addr, b []byte) *egress {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.targets[dest]
+	switch {
+	case t != nil && t.egress != nil:
+		return t.egress
+	case t != nil && t.refused.IsZero():
+		if len(t.queue) < maxQueue {
+			t.queue = append(t.queue, bytes.Clone(b))
+		}
+	case t != nil && time.Now().Before(t.refused):
+	case t != nil || a.makeRoomLocked():
+		t = &target{queue: [][]byte{bytes.Clone(b)}}
+		a.targets[dest] = t
+		a.workers.Go(func() { a.open(t, dest) })
+	}
+	return nil
+}
+
+// makeRoomLocked forgets a target if there are too many, but none that is
+// being opened: that bounds the goroutines.
+func (a *association) makeRoomLocked() bool {
+	if len(a.targets) < maxTargets {
+		return true
+	}
+	for dest, t := range a.targets {
+		if t.egress != nil || !t.refused.IsZero() {
+			delete(a.targets, dest)
+			return true
+		}
+	}
+	return false
+}
+
+// open finds the way to dest, and sends what waits for it. The first datagram
+// may have to wait for a look-up; no other destination waits for that.
+func (a *association) open(t *target, dest socks.Addr) {
+	ctx, cancel := a.gateway.dialContext(a.ctx)
+	defer cancel()
+	e, err := a.egress(ctx, a.gateway.pick(ctx, a.flow, dest))
+	for err == nil {
+		a.mu.Lock()
+		queue := t.queue
+		if t.queue = nil; len(queue) == 0 {
+			t.egress = e
+			a.mu.Unlock()
+			return
+		}
+		a.mu.Unlock()
+		for _, b := range queue {
+			if err = a.send(ctx, e, b, dest); err != nil {
+				break
+			}
+		}
+	}
+	a.gateway.Logger.Debug("no way for datagrams", "client", a.flow.Client, "dest", dest, "err", err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t.queue, t.refused = nil, time.Now().Add(refusedTime)
+}
+
+// send sends a datagram. That it is too large is no error.
+func (a *association) send(ctx context.Context, e *egress, b []byte, dest socks.Addr) error {
+	e.last.Store(time.Now().UnixNano())
+	err := e.conn.WriteTo(ctx, b, dest)
+	if errors.Is(err, syscall.EMSGSIZE) {
+		return nil
+	}
+	return err
+}
+
+// egress returns the way out by the outlet of this name, one for all who ask.
+func (a *association) egress(ctx context.Context, name string) (*egress, error) {
+	a.mu.Lock()
+	e, shared := a.egresses[name]
+	if !shared {
+		e = &egress{opened: make(chan struct{})}
+		a.egresses[name] = e
+	}
+	a.mu.Unlock()
+	if shared {
+		select {
+		case <-e.opened:
+			return e, e.err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer close(e.opened)
+	if out, ok := a.gateway.Outlets[name].(outlet.PacketOutlet); ok {
+		e.conn, e.err = out.ListenPacket(ctx)
+	} else {
+		e.err = fmt.Errorf("sending datagrams by outlet %q: %w", name, syscall.EOPNOTSUPP)
+	}
+	if e.err != nil {
+		a.forget(name, e)
+		return nil, e.err
+	}
+	a.flow.note(func(w *way) { w.outlet = name })
+	e.last.Store(time.Now().UnixNano())
+	a.workers.Go(func() {
+		a.answer(e)
+		a.forget(name, e)
+	})
+	return e, nil
+}
+
+// forget makes the next datagrams by e open another.
+func (a *association) forget(name string, e *egress) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.egresses[name] == e {
+		delete(a.egresses, name)
+	}
+	for dest, t := range a.targets {
+		if t.egress == e {
+			delete(a.targets, dest)
+		}
+	}
+}
+
+// answer carries what comes by e to the client until e has been silent for
+// too long, or is closed.
+func (a *association) answer(e *egress) {
+	defer e.conn.Close()
+	defer context.AfterFunc(a.ctx, func() { e.conn.Close() })()
+	buf := buffers.Get().(*[maxDatagram]byte)
+	defer buffers.Put(buf)
+	for {
+		idle := time.Unix(0, e.last.Load()).Add(a.gateway.UDPIdle)
+		if e.conn.SetReadDeadline(idle) != nil {
+			return
+		}
+		for {
+			n, from, err := e.conn.ReadFrom(buf[:])
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return
+			}
+			e.last.Store(time.Now().UnixNano())
+			a.heard(from.IP)
+			if a.client.WriteTo(buf[:n], from) == nil {
+				a.flow.moved.Down.Add(int64(n))
+			}
+		}
+		if time.Since(time.Unix(0, e.last.Load())) >= a.gateway.UDPIdle {
+			return
+		}
+	}
+}
+
+// heard counts the association once by the family of a peer that answers.
+func (a *association) heard(from netip.Addr) {
+	family := 0
+	if from.Is6() {
+		family = 1
+	}
+	a.mu.Lock()
+	first := !a.families[family]
+	a.families[family] = true
+	a.mu.Unlock()
+	if first {
+		a.gateway.join(a.flow, from)
+	}
+}

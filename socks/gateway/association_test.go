@@ -1,0 +1,349 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sixgate/socks"
+	"sixgate/socks/outlet"
+	"sixgate/socks/route"
+)
+
+type datagram struct {
+	payload string
+	addr    socks.Addr
+}
+
+// mail is a PacketConn and an Association in memory.
+type mail struct {
+	in, out  chan datagram
+	closed   chan struct{}
+	once     sync.Once
+	mu       sync.Mutex
+	deadline *time.Timer   // guarded by mu
+	wake     chan struct{} // guarded by mu
+}
+
+func newMail() *mail {
+	return &mail{in: make(chan datagram, 100), out: make(chan datagram, 100), closed: make(chan struct{}), wake: make(chan struct{})}
+}
+
+func (m *mail) ReadFrom(b []byte) (int, socks.Addr, error) {
+	m.mu.Lock()
+	wake := m.wake
+	m.mu.Unlock()
+	select {
+	case d := <-m.in:
+		return copy(b, d.payload), d.addr, nil
+	case <-m.closed:
+		return 0, socks.Addr{}, net.ErrClosed
+	case <-wake:
+		return 0, socks.Addr{}, os.ErrDeadlineExceeded
+	}
+}
+
+func (m *mail) send(b []byte, addr socks.Addr) error {
+	select {
+	case <-m.closed:
+		return net.ErrClosed
+	default:
+		m.out <- datagram{string(b), addr}
+		return nil
+	}
+}
+
+func (m *mail) SetReadDeadline(t time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.deadline != nil {
+		m.deadline.Stop()
+	}
+	wake := make(chan struct{})
+	m.wake, m.deadline = wake, time.AfterFunc(time.Until(t), func() { close(wake) })
+	return nil
+}
+
+func (m *mail) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	return nil
+}
+
+// clientMail is a client with an association.
+type clientMail struct {
+	*mail
+	refused error
+}
+
+func (c *clientMail) WriteTo(b []byte, from socks.Addr) error { return c.send(b, from) }
+func (c *clientMail) Associate() (Association, error)         { return c, nil }
+func (c *clientMail) Refuse(err error)                        { c.refused = err }
+
+// post is an outlet for datagrams, in which slow.test takes an hour.
+type post struct {
+	world
+	opened []*mail
+}
+
+type postMail struct{ *mail }
+
+func (p postMail) WriteTo(ctx context.Context, b []byte, dest socks.Addr) error {
+	switch dest.Name {
+	case "slow.test":
+		<-ctx.Done()
+		return ctx.Err()
+	case "unknown.test":
+		return syscall.EHOSTUNREACH
+	}
+	return p.send(b, dest)
+}
+
+func (p *post) ListenPacket(context.Context) (outlet.PacketConn, error) {
+	m := newMail()
+	p.opened = append(p.opened, m)
+	return postMail{m}, nil
+}
+
+func addr(s string) socks.Addr {
+	a, err := socks.ParseAddr(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func TestServeAssociation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		def, far := &post{}, &post{}
+		g := newGateway(t, Config{
+			Outlets: map[string]outlet.Outlet{"": def, "far": far, "deaf": &world{}, "no": outlet.Reject{}},
+			Rules: route.Rules{
+				{Names: []string{"*.far.test"}, Network: "udp", Outlet: "far"},
+				{Ports: []uint16{25}, Outlet: "no"},
+				{Ports: []uint16{26}, Outlet: "deaf"},
+			},
+		})
+		c := &clientMail{mail: newMail()}
+		done := make(chan struct{})
+		go func() {
+			g.ServeAssociation(Session{Inlet: "socks", Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
+			close(done)
+		}()
+		for _, to := range []string{"slow.test:1", "192.0.2.9:25", "192.0.2.9:26", "unknown.test:1", "192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1", "a.far.test:1"} {
+			c.in <- datagram{"to " + to, addr(to)}
+			synctest.Wait()
+		}
+		if len(def.opened) != 1 || len(far.opened) != 1 {
+			t.Fatalf("%d and %d sockets, want one of each outlet", len(def.opened), len(far.opened))
+		}
+		for _, to := range []string{"192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1"} {
+			if got := <-def.opened[0].out; got != (datagram{"to " + to, addr(to)}) {
+				t.Errorf("sent %v, want it to %s", got, to)
+			}
+		}
+		if got := <-far.opened[0].out; got.addr != addr("a.far.test:1") {
+			t.Errorf("sent %v", got)
+		}
+		for _, from := range []string{"192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1"} {
+			def.opened[0].in <- datagram{"re", addr(from)}
+			if got := <-c.out; got != (datagram{"re", addr(from)}) {
+				t.Errorf("answered %v, want it from %s", got, from)
+			}
+		}
+		if n := g.Counters(); n.Joined[A] != 1 || n.Joined[B] != 1 || n.Live != 1 || n.Down != 6 {
+			t.Errorf("counters %+v", n)
+		}
+		if flows := g.Flows(); len(flows) != 1 || flows[0].Down != 6 || flows[0].Network != "udp" {
+			t.Errorf("flows %+v", flows)
+		}
+		// Silence closes the ways out and not the association.
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if _, open := <-def.opened[0].closed; open {
+			t.Error("still open")
+		}
+		c.in <- datagram{"again", addr("192.0.2.9:1")}
+		synctest.Wait()
+		if len(def.opened) != 2 {
+			t.Fatalf("%d sockets after a silence, want a second one", len(def.opened))
+		}
+		c.Close()
+		<-done
+		<-def.opened[1].closed
+		if n := g.Counters(); n.Live != 0 || len(g.Flows()) != 0 {
+			t.Errorf("counters %+v", n)
+		}
+	})
+}
+
+// A client that sends to ever new destinations costs no more than maxTargets.
+func TestAssociationIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		def := &post{}
+		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": def}})
+		a := &association{gateway: g, flow: &flow{}, client: &clientMail{mail: newMail()}, targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
+		ctx, cancel := context.WithCancel(t.Context())
+		a.ctx = ctx
+		for i := range 3 * maxTargets {
+			a.egressTo(socks.Addr{Name: "slow.test", Port: uint16(i)}, []byte("x"))
+		}
+		if len(a.targets) != maxTargets {
+			t.Errorf("%d destinations wait", len(a.targets))
+		}
+		for range 2 * maxQueue {
+			a.egressTo(socks.Addr{Name: "slow.test", Port: 0}, []byte("x"))
+		}
+		if n := len(a.targets[socks.Addr{Name: "slow.test"}].queue); n > maxQueue {
+			t.Errorf("%d datagrams wait", n)
+		}
+		cancel()
+		a.workers.Wait()
+		a.egressTo(addr("192.0.2.9:1"), []byte("x"))
+		a.workers.Wait()
+		if len(a.targets) > maxTargets {
+			t.Errorf("%d destinations", len(a.targets))
+		}
+	})
+}
+
+// binding is a Binding in memory.
+type binding struct{ conn net.Conn }
+
+func (b binding) Addr() netip.AddrPort { return netip.MustParseAddrPort("[2001:db8::1]:7") }
+func (b binding) Close() error         { return nil }
+func (b binding) Accept(ctx context.Context) (net.Conn, netip.AddrPort, error) {
+	if b.conn == nil {
+		<-ctx.Done()
+		return nil, netip.AddrPort{}, ctx.Err()
+	}
+	return b.conn, netip.MustParseAddrPort("[2001:db8::9]:9"), nil
+}
+
+type binder struct {
+	world
+	binding binding
+}
+
+func (b *binder) Bind(context.Context, socks.Addr) (outlet.Binding, error) { return b.binding, nil }
+
+type pendingBind struct {
+	*pending
+	announced netip.AddrPort
+}
+
+func (p *pendingBind) Announce(bound netip.AddrPort) error {
+	p.announced = bound
+	return nil
+}
+
+func TestServeBind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": &binder{binding: binding{near}}}})
+		p := &pendingBind{pending: newPending()}
+		s := Session{Inlet: "socks", Network: "tcp", Client: netip.MustParseAddrPort("192.0.2.2:1"), Dest: addr("[2001:db8::9]:0")}
+		go g.ServeBind(t.Context(), s, p)
+		<-p.given
+		if p.announced != (binding{}).Addr() || p.bound != netip.MustParseAddrPort("[2001:db8::9]:9") {
+			t.Errorf("told %s and %s", p.announced, p.bound)
+		}
+		go far.Write([]byte("hi"))
+		if _, err := io.ReadFull(p.client, make([]byte, 2)); err != nil {
+			t.Error(err)
+		}
+		far.Close()
+		p.client.Close()
+		synctest.Wait()
+		if c := g.Counters(); c.Joined[B] != 1 || c.Down != 2 || c.Live != 0 {
+			t.Errorf("counters %+v", c)
+		}
+	})
+}
+
+func TestServeBindRefuses(t *testing.T) {
+	for _, tt := range []struct {
+		outlet outlet.Outlet
+		want   error
+	}{
+		{&binder{}, context.DeadlineExceeded},
+		{&world{}, syscall.EOPNOTSUPP},
+		{outlet.Reject{}, syscall.EACCES},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": tt.outlet}})
+			p := &pendingBind{pending: newPending()}
+			g.ServeBind(t.Context(), Session{Network: "tcp", Dest: addr("192.0.2.9:0")}, p)
+			if !errors.Is(p.refused, tt.want) {
+				t.Errorf("refused with %v, want %v", p.refused, tt.want)
+			}
+		})
+	}
+}
+
+func TestQuota(t *testing.T) {
+	q := newQuota(6, 0)
+	alice, guest := Session{User: "alice"}, Session{}
+	alice.Client, guest.Client = netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
+	take := func(s Session, want int) {
+		t.Helper()
+		n := 0
+		for q.take(s) {
+			n++
+		}
+		if n != want {
+			t.Errorf("%v got %d flows, want %d", s.Client, n, want)
+		}
+	}
+	take(alice, 4)
+	other := alice
+	other.Client = netip.MustParseAddrPort("192.0.2.3:1")
+	take(other, 0) // the same user
+	take(guest, 2)
+	for range 4 {
+		q.give(alice)
+	}
+	take(guest, 2)
+	take(other, 2)
+	for range 4 {
+		q.give(guest)
+	}
+	for range 2 {
+		q.give(other)
+	}
+	if q.taken != 0 || len(q.byClient)+len(q.byUser) != 0 {
+		t.Errorf("left: %+v", q)
+	}
+}
+
+func TestServeTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, p := &world{}, newPending()
+		g := newGateway(t, Config{Names: &names{name: "x.test"}, Outlets: map[string]outlet.Outlet{"": w}, Flows: 1})
+		go g.Serve(t.Context(), fakeSession, p)
+		<-p.given
+		late := newPending()
+		g.Serve(t.Context(), fakeSession, late)
+		if !errors.Is(late.refused, syscall.ENOBUFS) || g.Counters().Refused[socks.GeneralFailure] != 1 {
+			t.Errorf("refused with %v", late.refused)
+		}
+		p.client.Close()
+		w.far.Close()
+		synctest.Wait()
+		again := newPending()
+		go g.Serve(t.Context(), fakeSession, again)
+		<-again.given
+		if again.refused != nil {
+			t.Error(again.refused)
+		}
+		again.client.Close()
+		w.far.Close()
+	})
+}

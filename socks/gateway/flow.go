@@ -1,0 +1,155 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"sixgate/socks"
+	"sixgate/socks/relay"
+)
+
+// Flow is how a session was at one moment.
+type Flow struct {
+	Session
+	Real    socks.Addr     // the destination, which Dest may be a fake address of; zero: many
+	Outlet  string         // "" is the default
+	Far     netip.AddrPort // where the gateway has connected to; zero: nowhere yet, or many
+	Type    Type           // 0: not joined yet
+	Up      int64          // payload bytes, client to far
+	Down    int64          // payload bytes, far to client
+	Started time.Time
+}
+
+// flow is a session that has begun.
+type flow struct {
+	Session
+	started time.Time
+	moved   relay.Counts
+
+	mu   sync.Mutex
+	goes way // guarded by mu
+}
+
+// way is where a flow goes.
+type way struct {
+	dest   socks.Addr
+	outlet string
+	far    netip.AddrPort
+	typ    Type // of the latest peer; 0 when nothing was joined
+}
+
+func (f *flow) way() way {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.goes
+}
+
+func (f *flow) note(change func(*way)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.goes)
+}
+
+var (
+	errClosing = fmt.Errorf("the gateway is shutting down: %w", syscall.ECONNREFUSED)
+	errTooMany = fmt.Errorf("too many flows at a time: %w", syscall.ENOBUFS)
+)
+
+// begin lets a session in, or tells why not.
+func (g *Gateway) begin(s Session) (*flow, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closing:
+		return nil, errClosing
+	case !g.quota.take(s):
+		g.counters.refuse(errTooMany)
+		return nil, errTooMany
+	}
+	g.live.Add(1)
+	f := &flow{Session: s, started: time.Now(), goes: way{dest: s.Dest}}
+	g.flows[f] = struct{}{}
+	return f, nil
+}
+
+// join counts f as joined to a far side of this address.
+func (g *Gateway) join(f *flow, far netip.Addr) {
+	t := TypeOf(f.Client.Addr(), far)
+	f.note(func(w *way) {
+		if w.typ == 0 {
+			g.counters.live.Add(1)
+		}
+		w.typ = t
+	})
+	g.counters.joined[t-A].Add(1)
+}
+
+// end counts and logs how f went.
+func (g *Gateway) end(f *flow, err error) {
+	defer g.live.Done()
+	w := f.way()
+	switch {
+	case w.typ != 0:
+		g.counters.live.Add(-1)
+	case err != nil:
+		g.counters.refuse(err)
+	}
+	g.mu.Lock()
+	g.quota.give(f.Session)
+	delete(g.flows, f)
+	g.counters.up += uint64(f.moved.Up.Load())
+	g.counters.down += uint64(f.moved.Down.Load())
+	g.mu.Unlock()
+	g.log(f, w, err)
+}
+
+// Flows returns the sessions that have begun and not ended, the oldest first.
+func (g *Gateway) Flows() []Flow {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	flows := make([]Flow, 0, len(g.flows))
+	for f := range g.flows {
+		w := f.way()
+		flows = append(flows, Flow{
+			Session: f.Session, Real: w.dest, Outlet: w.outlet, Far: w.far, Type: w.typ,
+			Up: f.moved.Up.Load(), Down: f.moved.Down.Load(), Started: f.started,
+		})
+	}
+	slices.SortFunc(flows, func(a, b Flow) int {
+		return cmp.Or(a.Started.Compare(b.Started), a.Client.Compare(b.Client))
+	})
+	return flows
+}
+
+func (g *Gateway) log(f *flow, w way, err error) {
+	if !g.Logger.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	attrs := []any{"inlet", f.Inlet, "client", f.Client, "network", f.Network}
+	if f.User != "" {
+		attrs = append(attrs, "user", f.User)
+	}
+	if w.dest.IsName() {
+		attrs = append(attrs, "name", w.dest.Name)
+	}
+	if f.Dest.IsValid() {
+		attrs = append(attrs, "dest", f.Dest)
+	}
+	if w.outlet != "" {
+		attrs = append(attrs, "outlet", w.outlet)
+	}
+	if w.typ != 0 {
+		attrs = append(attrs, "type", w.typ, "up", f.moved.Up.Load(), "down", f.moved.Down.Load())
+	}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	g.Logger.Debug("flow", attrs...)
+}

@@ -1,0 +1,168 @@
+package outlet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"sixgate/socks"
+)
+
+// noUDPTime is how long a server that has refused UDP is not asked again.
+// Clients of UDP send again within seconds, and each time would cost a
+// connection (hev-socks5-tunnel#254).
+const noUDPTime = time.Minute
+
+// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
+const maxDatagram = 64 << 10
+
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// ListenPacket returns a PacketConn that a UDP ASSOCIATE of the server carries.
+// The way to the server has to carry datagrams, too.
+func (v *Via) ListenPacket(ctx context.Context) (PacketConn, error) {
+	p, err := v.listenPacket(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sending datagrams through SOCKS server %s: %w", v.client.Server, err)
+	}
+	return p, nil
+}
+
+func (v *Via) listenPacket(ctx context.Context) (*viaPackets, error) {
+	way, ok := v.over.(PacketOutlet)
+	if !ok || time.Now().Unix() < v.noUDP.Load() {
+		return nil, fmt.Errorf("no UDP there: %w", syscall.EOPNOTSUPP)
+	}
+	control, err := v.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	relay, err := v.client.Associate(ctx, control)
+	if err != nil {
+		control.Close()
+		if refused, ok := errors.AsType[*socks.ReplyError](err); ok && refused.Code == socks.CommandUnsupported {
+			v.noUDP.Store(time.Now().Add(noUDPTime).Unix())
+		}
+		return nil, err
+	}
+	conn, err := way.ListenPacket(ctx)
+	if err != nil {
+		control.Close()
+		return nil, err
+	}
+	p := &viaPackets{control: control, conn: conn, relay: v.reachable(relay, control)}
+	p.ended.Go(func() {
+		io.Copy(io.Discard, control) // the relay ends with it, however that is
+		conn.Close()
+	})
+	return p, nil
+}
+
+// viaPackets is the PacketConn of a Via.
+type viaPackets struct {
+	control net.Conn
+	conn    PacketConn // the way to relay
+	relay   socks.Addr
+	ended   sync.WaitGroup
+}
+
+// ReadFrom drops what does not come from the relay, or is malformed.
+func (p *viaPackets) ReadFrom(b []byte) (int, socks.Addr, error) {
+	buf := datagrams.Get().(*[maxDatagram]byte)
+	defer datagrams.Put(buf)
+	for {
+		n, from, err := p.conn.ReadFrom(buf[:])
+		if err != nil {
+			return 0, socks.Addr{}, err
+		}
+		if !answers(p.relay, from) {
+			continue
+		}
+		if from, payload, err := socks.ParseDatagram(buf[:n]); err == nil && !from.IsName() {
+			return copy(b, payload), from, nil
+		}
+	}
+}
+
+// answers reports whether a datagram of the address from can be an answer of
+// dest. Who a name stands for is known to the hop that has looked it up, and
+// it lets pass no other.
+func answers(dest, from socks.Addr) bool {
+	return from == dest || dest.IsName() && from.Port == dest.Port
+}
+
+// WriteTo copies b behind a header.
+func (p *viaPackets) WriteTo(ctx context.Context, b []byte, dest socks.Addr) error {
+	buf := datagrams.Get().(*[maxDatagram]byte)
+	defer datagrams.Put(buf)
+	return p.conn.WriteTo(ctx, socks.AppendDatagram(buf[:0], dest, b), p.relay)
+}
+
+func (p *viaPackets) SetReadDeadline(t time.Time) error { return p.conn.SetReadDeadline(t) }
+
+func (p *viaPackets) Close() error {
+	err := p.control.Close()
+	p.conn.Close() // the control's error tells all
+	p.ended.Wait()
+	return err
+}
+
+// dialUDP returns a connection to the one destination dest.
+func (v *Via) dialUDP(ctx context.Context, dest socks.Addr) (net.Conn, error) {
+	p, err := v.listenPacket(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("dialling %s through SOCKS server %s: %w", dest, v.client.Server, err)
+	}
+	return &viaFlow{p, dest}, nil
+}
+
+// viaFlow is the part of a viaPackets that goes to one destination.
+type viaFlow struct {
+	*viaPackets
+	dest socks.Addr
+}
+
+func (f *viaFlow) Read(b []byte) (int, error) {
+	for {
+		n, from, err := f.ReadFrom(b)
+		if err != nil || answers(f.dest, from) {
+			return n, err
+		}
+	}
+}
+
+func (f *viaFlow) Write(b []byte) (int, error) {
+	if err := f.WriteTo(context.Background(), b, f.dest); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// LocalAddr is where the server sees the flow come from, or, as no server
+// tells of the far end, an unspecified address of dest's family.
+func (f *viaFlow) LocalAddr() net.Addr {
+	switch {
+	case f.dest.IsName():
+		if local, ok := f.control.LocalAddr().(*net.TCPAddr); ok {
+			return net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.AddrPort().Addr(), 0))
+		}
+		return nil
+	case f.dest.IP.Is4():
+		return &net.UDPAddr{IP: net.IPv4zero}
+	}
+	return &net.UDPAddr{IP: net.IPv6unspecified}
+}
+
+// RemoteAddr is the relay's address, where that is none but a name the zero
+// one.
+func (f *viaFlow) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(f.relay.AddrPort()) }
+
+// SetDeadline is SetReadDeadline: writing never waits.
+func (f *viaFlow) SetDeadline(t time.Time) error    { return f.SetReadDeadline(t) }
+func (f *viaFlow) SetWriteDeadline(time.Time) error { return nil }

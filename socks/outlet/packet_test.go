@@ -1,0 +1,222 @@
+package outlet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"sixgate/socks"
+)
+
+// echoUDP answers each datagram at ip, preceded by "re: ".
+func echoUDP(t *testing.T, ip string) netip.AddrPort {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for buf := make([]byte, maxDatagram); ; {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			pc.WriteTo(append([]byte("re: "), buf[:n]...), from)
+		}
+	}()
+	t.Cleanup(func() { pc.Close(); <-done })
+	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// ask sends a datagram to dest and returns where the answer comes from.
+func ask(t *testing.T, p PacketConn, dest socks.Addr, payload string) socks.Addr {
+	t.Helper()
+	if err := p.WriteTo(t.Context(), []byte(payload), dest); err != nil {
+		t.Fatal(err)
+	}
+	p.SetReadDeadline(time.Now().Add(10 * time.Second))
+	buf := make([]byte, 100)
+	n, from, err := p.ReadFrom(buf)
+	if want := "re: " + payload; err != nil || string(buf[:n]) != want {
+		t.Fatalf("got %q, %v, want %q", buf[:n], err, want)
+	}
+	return from
+}
+
+// One PacketConn speaks to both families, looks up each name once, and hears
+// nobody that it did not write to.
+func TestDirectPackets(t *testing.T) {
+	echo4, echo6 := echoUDP(t, "127.0.0.1"), echoUDP(t, "::1")
+	names := &hosts{known: map[string]string{"v4.test": "127.0.0.1", "v6.test": "::1"}}
+	p, err := NewDirect(DirectConfig{Resolver: names, Vet: NewGuard(nil, nil, prefixes("127.0.0.1/32 ::1/128")).Vet}).ListenPacket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	local := p.(*directPackets).socket.LocalAddr().(*net.UDPAddr)
+	stranger, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 77)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: local.Port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	stranger.Write([]byte("unasked"))
+	for range 2 {
+		for dest, want := range map[socks.Addr]netip.AddrPort{
+			{Name: "v4.test", Port: echo4.Port()}: echo4,
+			{Name: "v6.test", Port: echo6.Port()}: echo6,
+			socks.AddrFromAddrPort(echo4):         echo4,
+			socks.AddrFromAddrPort(echo6):         echo6,
+		} {
+			if from := ask(t, p, dest, "hello"); from != socks.AddrFromAddrPort(want) {
+				t.Errorf("%s answers from %s, want %s", dest, from, want)
+			}
+		}
+	}
+	slices.Sort(names.asked)
+	if !slices.Equal(names.asked, []string{"v4.test", "v6.test"}) {
+		t.Errorf("looked up %v", names.asked)
+	}
+	for dest, want := range map[socks.Addr]syscall.Errno{
+		{Name: "unknown.test", Port: 1}:                    syscall.EHOSTUNREACH,
+		{IP: netip.MustParseAddr("127.0.0.2"), Port: 1}:    syscall.EACCES,
+		{IP: netip.MustParseAddr("224.0.0.1"), Port: 5353}: syscall.EACCES,
+	} {
+		if err := p.WriteTo(t.Context(), []byte("x"), dest); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", dest, err, want)
+		}
+	}
+}
+
+func TestRememberForgets(t *testing.T) {
+	m := map[int]bool{}
+	for i := range 2 * maxPeers {
+		remember(m, i, true)
+	}
+	if len(m) != maxPeers || !m[2*maxPeers-1] {
+		t.Errorf("%d entries", len(m))
+	}
+}
+
+// Datagrams travel over three hops, each of the other family than the one
+// before it, and names to the last alone.
+func TestChainUDP(t *testing.T) {
+	for _, target := range []string{"127.0.0.1", "::1"} {
+		t.Run(target, func(t *testing.T) {
+			echo := echoUDP(t, target)
+			third := newNode(t, "127.0.0.1", map[string]string{"target.test": target})
+			second := newNode(t, "::1", map[string]string{"third.test": "127.0.0.1"})
+			first := newNode(t, "127.0.0.1", nil)
+			local := &hosts{}
+			var way Outlet = NewDirect(DirectConfig{Resolver: local})
+			way = NewVia(way, socks.Client{Server: first.addr})
+			way = NewVia(way, socks.Client{Server: second.addr})
+			chain := NewVia(way, socks.Client{Server: socks.Addr{Name: "third.test", Port: third.addr.Port}})
+
+			p, err := chain.ListenPacket(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			name := socks.Addr{Name: "target.test", Port: echo.Port()}
+			for _, dest := range []socks.Addr{name, socks.AddrFromAddrPort(echo)} {
+				if from := ask(t, p, dest, ""); from != socks.AddrFromAddrPort(echo) {
+					t.Errorf("%s answers from %s", dest, from)
+				}
+			}
+			third.hosts.mu.Lock()
+			if len(local.asked) > 0 || !slices.Equal(third.asked, []string{"target.test"}) {
+				t.Errorf("looked up %v here and %v there", local.asked, third.asked)
+			}
+			third.hosts.mu.Unlock()
+
+			conn, err := chain.Dial(t.Context(), "udp", name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.Write([]byte("flow"))
+			buf := make([]byte, 20) // less than any header
+			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "re: flow" {
+				t.Errorf("got %q, %v", buf[:n], err)
+			}
+			conn.SetReadDeadline(time.Now())
+			if _, err := conn.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("read %v after its deadline", err)
+			}
+		})
+	}
+}
+
+// A hop that refuses UDP is not asked again for a while.
+func TestViaRemembersNoUDP(t *testing.T) {
+	n := newNode(t, "127.0.0.1", nil)
+	n.noUDP = true
+	v := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: n.addr})
+	for range 3 {
+		if _, err := v.Dial(t.Context(), "udp", name); !errors.Is(err, syscall.EOPNOTSUPP) {
+			t.Errorf("got %v", err)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.seen) != 1 {
+		t.Errorf("asked %d times", len(n.seen))
+	}
+}
+
+// The end of a hop is the end of what goes through it.
+func TestViaPacketsEndWithHop(t *testing.T) {
+	ln := listen(t, "127.0.0.1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- (&socks.Server{Handler: &node{}}).Serve(ctx, ln) }()
+	server := socks.AddrFromAddrPort(ln.Addr().(*net.TCPAddr).AddrPort())
+	p, err := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: server}).ListenPacket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	cancel()
+	if _, _, err := p.ReadFrom(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReachable(t *testing.T) {
+	v := NewVia(Reject{}, socks.Client{Server: name})
+	chained := NewVia(v, socks.Client{Server: name})
+	echo, _ := echoServer(t, "127.0.0.1")
+	conn, err := net.Dial("tcp", echo.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	real := socks.Addr{IP: netip.MustParseAddr("192.0.2.1"), Port: 7}
+	for _, tt := range []struct {
+		via         *Via
+		bound, want socks.Addr
+	}{
+		{v, real, real},
+		{v, socks.Addr{Name: "x.test", Port: 7}, socks.Addr{Name: "x.test", Port: 7}},
+		{v, socks.Addr{IP: netip.IPv4Unspecified(), Port: 7}, socks.Addr{IP: echo.Addr(), Port: 7}},
+		{v, socks.Addr{Port: 7}, socks.Addr{IP: echo.Addr(), Port: 7}},
+		{chained, socks.Addr{IP: netip.IPv6Unspecified(), Port: 7}, socks.Addr{Name: name.Name, Port: 7}},
+	} {
+		if got := tt.via.reachable(tt.bound, conn); got != tt.want {
+			t.Errorf("%v is reached at %v, want %v", tt.bound, got, tt.want)
+		}
+	}
+}
