@@ -33,10 +33,9 @@ const (
 // answer is what the servers had to say to a question. It does not change once
 // it is shared.
 type answer struct {
-	wire    []byte        // the reply, scrubbed; nil when err is not
-	rcode   int           // of the reply
-	addrs   []netip.Addr  // in the reply to a question for addresses
-	ttl     time.Duration // the least in the answer section; maxFresh if that is empty
+	wire    []byte       // the reply, scrubbed; nil when err is not
+	rcode   int          // of the reply
+	addrs   []netip.Addr // in the reply to a question for addresses
 	err     error
 	at      time.Time
 	expires time.Time
@@ -47,7 +46,7 @@ type answer struct {
 func newAnswer(msg *dns.Msg, err error, now time.Time) *answer {
 	if err == nil {
 		msg.Compress = true
-		a := &answer{rcode: msg.Rcode, addrs: Addrs(msg), ttl: leastTTL(msg), at: now, expires: now.Add(lifetime(msg))}
+		a := &answer{rcode: msg.Rcode, addrs: Addrs(msg), at: now, expires: now.Add(lifetime(msg))}
 		if a.wire, err = msg.Pack(); err == nil {
 			return a
 		}
@@ -120,21 +119,16 @@ func lifetime(m *dns.Msg) time.Duration {
 	case !definite(m.Rcode):
 		return failure
 	case m.Rcode == dns.RcodeSuccess && answered(m):
-		return max(minFresh, leastTTL(m))
+		least := uint32(maxFresh / time.Second)
+		for _, rr := range m.Answer {
+			least = min(least, rr.Header().Ttl)
+		}
+		return max(minFresh, time.Duration(least)*time.Second)
 	}
 	if soa := SOA(m); soa != nil {
 		return time.Duration(soa.Hdr.Ttl) * time.Second
 	}
 	return noSOA
-}
-
-// leastTTL returns the least TTL in m's answer section, at most maxFresh.
-func leastTTL(m *dns.Msg) time.Duration {
-	least := uint32(maxFresh / time.Second)
-	for _, rr := range m.Answer {
-		least = min(least, rr.Header().Ttl)
-	}
-	return time.Duration(least) * time.Second
 }
 
 // definite reports whether rcode tells something about the name rather than

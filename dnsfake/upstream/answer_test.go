@@ -151,8 +151,5 @@ func FuzzMatch(f *testing.F) {
 				t.Errorf("after %v: %v, %v", later, m, err)
 			}
 		}
-		if known := a.addresses(now); known.TTL < 0 || known.TTL > maxFresh || len(known.Addrs) != len(Addrs(reply)) && a.err == nil {
-			t.Errorf("%+v", known)
-		}
 	})
 }

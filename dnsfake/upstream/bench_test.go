@@ -33,16 +33,6 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-func BenchmarkKnown(b *testing.B) {
-	r := warm(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		if a, ok := r.Known("a.example.", dns.TypeA); !ok || len(a.Addrs) != 2 {
-			b.Fatal(a)
-		}
-	}
-}
-
 func BenchmarkLookupNetIP(b *testing.B) {
 	r := warm(b)
 	b.ReportAllocs()

@@ -166,22 +166,16 @@ func (r *Resolver) join(key question) share {
 		j, err := r.jobLocked(key, maxJobs)
 		return share{job: j, err: err}
 	}
-	if e.answer.fresh(now) {
-		r.useLocked(e, now)
-	} else if !now.Before(e.retry) {
+	e.uses++
+	switch {
+	case now.Before(e.retry):
+	case !e.answer.fresh(now):
 		j, _ := r.jobLocked(key, maxJobs) // what is known serves without
 		return share{known: e.answer, job: j}
+	case e.tired(now):
+		r.jobLocked(key, maxJobs/4) // when there is little else to do
 	}
 	return share{known: e.answer}
-}
-
-// useLocked counts a use of e's answer, which is fresh, and has it replaced in
-// time, if it is worth that and there is little else to do.
-func (r *Resolver) useLocked(e *entry, now time.Time) {
-	e.uses++
-	if e.tired(now) && !now.Before(e.retry) {
-		r.jobLocked(e.key, maxJobs/4)
-	}
 }
 
 // jobLocked returns the job that has the question key, after starting it unless

@@ -61,10 +61,6 @@ func TestStaleAnswers(t *testing.T) {
 			}
 		}
 	}
-	known, err := r.Addresses(t.Context(), "a.example.", dns.TypeA)
-	if err != nil || !known.Stale || known.TTL != staleTTL*time.Second || !slices.Equal(known.Addrs, addrs("192.0.2.1")) {
-		t.Errorf("addresses %+v, %v", known, err)
-	}
 	if m, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA).SetEdns0(1232, false)); err != nil || len(m.Extra) != 0 {
 		t.Errorf("who did not ask for errors gets %v, %v", m, err)
 	}
