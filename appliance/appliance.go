@@ -91,7 +91,9 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return hostError(err)
 	}
 	defer a.keepNames(ctx)()
-	packets, err := stack.New(stack.Config{Device: device, MTU: a.config.TUN.MTU, Handler: a.parts.tun, Logger: a.Logger})
+	packets, err := stack.New(stack.Config{
+		Device: device, MTU: a.config.TUN.MTU, Memory: a.machine.Load().memory, Handler: a.parts.tun, Logger: a.Logger,
+	})
 	if err != nil {
 		return err
 	}

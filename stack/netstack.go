@@ -17,31 +17,26 @@ import (
 // nic is the one network interface that netstack has.
 const nic tcpip.NICID = 1
 
-// TCP buffers of a connection, in bytes. They are filled as needed and grow
-// with the bandwidth-delay product.
-const (
-	bufferMin     = 4 << 10
-	bufferDefault = 256 << 10
-	bufferMax     = 4 << 20
-)
+// bufferMin is the least that a TCP buffer may be set to, in bytes.
+const bufferMin = 4 << 10
 
 // newNetwork returns a netstack that takes every packet of link for its own
 // and answers from any address.
-func newNetwork(link *link) (*netstack.Stack, error) {
+func newNetwork(link *link, share share) (*netstack.Stack, error) {
 	network := netstack.New(netstack.Options{
 		NetworkProtocols:   []netstack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []netstack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		HandleLocal:        false, // else a packet between two fake addresses would never leave
 	})
-	if terr := configure(network, link); terr != nil {
+	if terr := configure(network, link, share); terr != nil {
 		network.Destroy()
 		return nil, fmt.Errorf("configuring netstack: %s", terr)
 	}
 	return network, nil
 }
 
-func configure(network *netstack.Stack, link *link) tcpip.Error {
-	if terr := setTCPOptions(network); terr != nil {
+func configure(network *netstack.Stack, link *link, share share) tcpip.Error {
+	if terr := setTCPOptions(network, share); terr != nil {
 		return terr
 	}
 	if terr := network.CreateNIC(nic, link); terr != nil {
@@ -63,7 +58,7 @@ func configure(network *netstack.Stack, link *link) tcpip.Error {
 	return link.connect(network)
 }
 
-func setTCPOptions(network *netstack.Stack) tcpip.Error {
+func setTCPOptions(network *netstack.Stack, share share) tcpip.Error {
 	var (
 		sack = tcpip.TCPSACKEnabled(true)
 		// Towards a LAN, reno recovers from loss several times faster than
@@ -74,8 +69,8 @@ func setTCPOptions(network *netstack.Stack) tcpip.Error {
 		// detector stood still in the middle of a transfer, without it none of
 		// 184 (see also Xray-core#5600).
 		recovery = tcpip.TCPRecovery(0)
-		send     = tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
-		receive  = tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax}
+		send     = tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: share.bufferDefault, Max: share.bufferMax}
+		receive  = tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: share.bufferDefault, Max: share.bufferMax}
 		// At thousands of closes a second, the 60 s of RFC 9293 would hold a
 		// gigabyte of endpoints; delayed segments are no concern on a link
 		// that ends in this host.

@@ -10,12 +10,9 @@ type quota struct {
 	byClient          map[netip.Addr]int // no zero values
 }
 
-// newQuota returns an empty quota. Where max is 0 it is defaultMax; where
-// maxPerClient is 0 it is two thirds of max.
+// newQuota returns an empty quota. Where maxPerClient is 0 it is two thirds of
+// max.
 func newQuota(max, maxPerClient int) quota {
-	if max == 0 {
-		max = defaultMax
-	}
 	if maxPerClient == 0 {
 		maxPerClient = (2*max + 2) / 3
 	}

@@ -29,7 +29,7 @@ func TestQuota(t *testing.T) {
 		t.Errorf("at the end: %+v", q)
 	}
 	for _, test := range []struct{ max, perClient, wantMax, wantPerClient int }{
-		{0, 0, 8192, 5462}, {3, 0, 3, 2}, {1, 0, 1, 1}, {100, 7, 100, 7},
+		{8192, 0, 8192, 5462}, {3, 0, 3, 2}, {1, 0, 1, 1}, {100, 7, 100, 7},
 	} {
 		if q := newQuota(test.max, test.perClient); q.max != test.wantMax || q.maxPerClient != test.wantPerClient {
 			t.Errorf("newQuota(%d, %d): %d, %d", test.max, test.perClient, q.max, q.maxPerClient)

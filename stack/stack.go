@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,22 +36,22 @@ type Config struct {
 	MTU     int     // of the Device, in bytes: 1280 (RFC 8200, section 5) to 65535
 	Handler Handler // never nil
 
-	MaxPending           int // TCP requests not yet established; 8192
+	// Memory is that of the machine, in bytes. The default bounds and the TCP
+	// buffers are smaller where it is less than 4 GiB; 0 is taken for more.
+	Memory uint64
+
+	MaxPending           int // TCP requests not yet established; 8192 or by Memory
 	MaxPendingPerClient  int // the same of one client address; two thirds of MaxPending
-	MaxUDPFlows          int // UDP flows alive; 8192
+	MaxUDPFlows          int // UDP flows alive; 8192 or by Memory
 	MaxUDPFlowsPerClient int // the same of one client address; two thirds of MaxUDPFlows
 
 	Logger *slog.Logger // nil is silent
 }
 
-// defaultMax bounds requests that wait for a dial, and UDP flows. A small
-// bound turns a few destinations that do not answer into an outage of all TCP
-// (gvisor-tap-vsock had 10); this one is tailscale's.
-const defaultMax = 8192
-
 // Stack terminates the flows that arrive on a Device.
 type Stack struct {
 	config   Config
+	share    share
 	counters counters
 	flows    flows
 }
@@ -68,7 +69,13 @@ func New(config Config) (*Stack, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Stack{config: config}, nil
+	share := plenty
+	if config.Memory != 0 {
+		share = shareOf(config.Memory)
+	}
+	config.MaxPending = cmp.Or(config.MaxPending, share.max)
+	config.MaxUDPFlows = cmp.Or(config.MaxUDPFlows, share.max)
+	return &Stack{config: config, share: share}, nil
 }
 
 // Counters returns what s has done so far.
@@ -89,7 +96,7 @@ func (s *Stack) Run(ctx context.Context) error {
 // run is Run over one way to reach the Device.
 func (s *Stack) run(ctx context.Context, carrier carrier) error {
 	link := newLink(carrier, s.config, &s.counters)
-	network, err := newNetwork(link)
+	network, err := newNetwork(link, s.share)
 	if err != nil {
 		return errors.Join(err, s.config.Device.Close())
 	}

@@ -49,7 +49,7 @@ func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack) *tcpSide
 		quota:   newQuota(s.config.MaxPending, s.config.MaxPendingPerClient),
 	}
 	// The quota is the bound: the forwarder's own knows no clients.
-	t.forwarder = tcp.NewForwarder(network, bufferDefault, math.MaxInt, func(syn *tcp.ForwarderRequest) {
+	t.forwarder = tcp.NewForwarder(network, s.share.bufferDefault, math.MaxInt, func(syn *tcp.ForwarderRequest) {
 		t.serve(ctx, syn)
 	})
 	return t
