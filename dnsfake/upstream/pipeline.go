@@ -28,7 +28,7 @@ const (
 var (
 	errEnded  = fmt.Errorf("the server closed the connection: %w", syscall.ECONNRESET)
 	errIdle   = errors.New("the connection was idle")
-	errSilent = fmt.Errorf("the connection is dead: %w", syscall.ETIMEDOUT)
+	errSilent = fmt.Errorf("nothing comes from the server: %w", syscall.ETIMEDOUT)
 )
 
 // pipeline carries all queries to a server over one connection, TCP or TLS, at
