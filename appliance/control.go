@@ -55,6 +55,7 @@ func (a *Appliance) asClient(s string) (netip.Addr, error) {
 // statusRoutes are what the status address answers, to people and monitors.
 func (a *Appliance) statusRoutes() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", a.servePage)
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		a.logWriting(writeMetrics(w, a.Status()))

@@ -22,6 +22,14 @@ func writeMetrics(w io.Writer, s Status) error {
 	m.family("bytes_total", "counter", "payload of ended flows", labels("direction", map[string]uint64{"up": s.Flows.Up, "down": s.Flows.Down}))
 	m.value("names_mapped", "gauge", "names with a fake address", uint64(s.Names.Mapped))
 	m.value("names_room", "gauge", "names that can have a fake address", uint64(s.Names.Room))
+	down := map[string]uint64{}
+	for _, r := range s.Resolvers {
+		label := fmt.Sprintf("server=%q", r.Server)
+		if down[label] = 0; r.Down {
+			down[label] = 1
+		}
+	}
+	m.family("resolver_down", "gauge", "whether an upstream resolver is down", down)
 	m.family("dns_answers_total", "counter", "DNS answers, by kind", labels("kind", s.DNS))
 	m.family("tun_total", "counter", "events of the TUN device and its stack", labels("event", s.TUN))
 	return m.err

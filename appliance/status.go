@@ -25,6 +25,8 @@ type Status struct {
 		Down    uint64            `json:"down"`    // payload bytes of ended flows, far to client
 	} `json:"flows"`
 
+	Resolvers []Resolver `json:"resolvers"` // in the order of preference
+
 	DNS map[string]uint64 `json:"dns"` // answers, by kind
 	TUN map[string]uint64 `json:"tun"` // events of the device and its stack
 }
@@ -33,6 +35,16 @@ type Status struct {
 type Names struct {
 	Mapped int `json:"mapped"`
 	Room   int `json:"room"`
+}
+
+// Resolver is how an upstream resolver does.
+type Resolver struct {
+	Server string  `json:"server"`
+	Down   bool    `json:"down"`
+	RTT    float64 `json:"rtt"` // seconds, smoothed; 0: has not answered yet
+	Asked  uint64  `json:"asked"`
+	Failed uint64  `json:"failed"`
+	Error  string  `json:"error,omitempty"` // of the last failure, until it answers again
 }
 
 // Mapping is a row of the mapping table.
@@ -48,6 +60,13 @@ func (a *Appliance) Status() Status {
 		LAN:     m.String(),
 		Names:   Names{Mapped: a.parts.table.Len(), Room: a.parts.table.Cap()},
 		DNS:     fields(a.parts.dns.Counters()),
+	}
+	for _, h := range a.parts.resolver.Health() {
+		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed}
+		if h.Err != nil {
+			r.Error = h.Err.Error()
+		}
+		s.Resolvers = append(s.Resolvers, r)
 	}
 	if packets := a.packets.Load(); packets != nil {
 		s.TUN = fields(packets.Counters())

@@ -58,6 +58,13 @@ func printStatus(w io.Writer, s appliance.Status) error {
 	fmt.Fprintf(t, "bytes\t%d up, %d down\n", s.Flows.Up, s.Flows.Down)
 	fmt.Fprintf(t, "dns\t%d fake, %d real, %d no such name, %d no such data, %d failed\n",
 		s.DNS["fake"], s.DNS["real"], s.DNS["nx_domain"], s.DNS["no_data"], s.DNS["serv_fail"])
+	for _, r := range s.Resolvers {
+		state := fmt.Sprintf("%.1f ms", r.RTT*1000)
+		if r.Down {
+			state = "down: " + r.Error
+		}
+		fmt.Fprintf(t, "resolver\t%s, %s, %d asked, %d failed\n", r.Server, state, r.Asked, r.Failed)
+	}
 	return t.Flush()
 }
 
