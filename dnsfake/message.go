@@ -94,7 +94,8 @@ func whole(wire []byte, m *dns.Msg) bool {
 }
 
 // takeOPT finds the OPT record and reports whether all is well with it: there is
-// at most one, in its section, of the root (RFC 6891, section 6.1.1).
+// at most one, in its section, of the root (RFC 6891, section 6.1.1), and a
+// cookie in it has a size that cookies have (RFC 7873, section 5.2.2).
 func (req *request) takeOPT(m *dns.Msg) bool {
 	for _, rr := range m.Extra {
 		opt, ok := rr.(*dns.OPT)
@@ -103,6 +104,13 @@ func (req *request) takeOPT(m *dns.Msg) bool {
 		}
 		if req.opt != nil || opt.Hdr.Name != "." {
 			return false
+		}
+		for _, option := range opt.Option {
+			if c, ok := option.(*dns.EDNS0_COOKIE); ok {
+				if size := len(c.Cookie) / 2; size != 8 && (size < 16 || size > 40) { // it is hex
+					return false
+				}
+			}
 		}
 		req.opt = opt
 	}

@@ -38,6 +38,8 @@ const (
 	sixA    = "0373697807 6578616d706c65 00 0001 0001" // six.example. A IN
 	optRR   = "00 0029 0500 00 00 0000 0000"
 	badOPT  = "00 0029 0500 00 00 0000 0004 000f 0010" // an option longer than its record
+	cookie7 = "00 0029 0500 00 00 0000 000b 000a 0007 01020304050607"
+	cookie8 = "00 0029 0500 00 00 0000 000c 000a 0008 0102030405060708"
 	optName = "0161 00 0029 0500 00 00 0000 0000"
 	opt1    = "00 0029 0500 00 01 0000 0000" // EDNS version 1
 )
@@ -74,6 +76,8 @@ func malformed(t testing.TB) map[string]struct {
 		"OPT with a name":       {raw(t, 0x0100, [4]uint16{1, 0, 0, 1}, sixA, optName), "8181 0 0 0 0"},
 		"OPT as an answer":      {raw(t, 0x0100, [4]uint16{1, 1, 0, 0}, sixA, optRR), "8181 0 0 0 0"},
 		"OPT cut":               {raw(t, 0x0100, [4]uint16{1, 0, 0, 1}, sixA, badOPT), "8181 0 0 0 0"},
+		"short cookie":          {raw(t, 0x0100, [4]uint16{1, 0, 0, 1}, sixA, cookie7), "8181 0 0 0 0"},
+		"client cookie":         {raw(t, 0x0100, [4]uint16{1, 0, 0, 1}, sixA, cookie8), "8180 1 1 0 1"},
 		"EDNS 1":                {raw(t, 0x0100, [4]uint16{1, 0, 0, 1}, sixA, opt1), "8180 1 0 0 1"},
 		"trailing octets":       {raw(t, 0x0100, one, sixA, "00ff"), "8180 1 1 0 0"},
 		"Z, AA, TC and AD set":  {raw(t, 0x0760, one, sixA), "8180 1 1 0 0"},
