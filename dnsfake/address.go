@@ -1,6 +1,7 @@
 package dnsfake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type view struct {
 	err error         // of failed
 	ttl time.Duration // of denied and present: the least on the alias chain
 	soa *dns.SOA      // of absent and empty; nil if none fits the name
+	ede uint16        // what upstream told with it (RFC 8914); 0: nothing
 }
 
 // want is what a query for addresses of a family, "its", asks for.
@@ -149,11 +151,11 @@ func (s *Server) want(req *request) want {
 func (s *Server) look(ctx context.Context, req *request, qtype uint16) view {
 	q := req.question[0]
 	q.Qtype = qtype
-	m, err := s.ask(ctx, q, false, false)
+	m, told, err := s.ask(ctx, q, false, false)
 	if err != nil {
 		return view{finding: failed, err: err}
 	}
-	v := view{finding: empty, ttl: s.conf.MaxTTL}
+	v := view{finding: empty, ttl: s.conf.MaxTTL, ede: told.InfoCode}
 	if m.Rcode == dns.RcodeNameError {
 		v.finding = absent
 	}
@@ -174,8 +176,16 @@ func (s *Server) look(ctx context.Context, req *request, qtype uint16) view {
 	return v
 }
 
-// give answers as v says.
+// give answers as v says, and passes on what upstream told with it.
 func (s *Server) give(ctx context.Context, req *request, v verdict, its, other view) answer {
+	a := s.given(ctx, req, v, its, other)
+	if a.ede == 0 && a.edeText == "" {
+		a.ede = cmp.Or(its.ede, other.ede)
+	}
+	return a
+}
+
+func (s *Server) given(ctx context.Context, req *request, v verdict, its, other view) answer {
 	ttl := s.ttl(its, other)
 	switch v {
 	case giveFake:

@@ -51,6 +51,14 @@ func TestAddressQueries(t *testing.T) {
 	})
 	up.on("down.example. A", rcodeOf(dns.RcodeServerFailure))
 	up.on("down.example. AAAA", rcodeOf(dns.RcodeRefused))
+	for _, qtype := range []string{"A", "AAAA"} {
+		up.on("bogus.example. "+qtype, func(m *dns.Msg) bool {
+			m.Rcode = dns.RcodeServerFailure
+			m.SetEdns0(1232, false)
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus}}
+			return true
+		})
+	}
 	up.on("bare.example. A", rcodeOf(0))
 	up.on("bare.example. AAAA", rcodeOf(0))
 
@@ -105,6 +113,8 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "part.example. A", "part.example. 60 A fake part.example"},
 		{"4", "", "down.example. A", "SERVFAIL; EDE 22"},
 		{"4", "", "down.example. AAAA", "SERVFAIL; EDE 22"},
+		{"4", "", "bogus.example. A", "SERVFAIL; EDE 6"},
+		{"4", "", "bogus.example. A DO CD", "SERVFAIL; EDE 6"},
 		{"4", "", "bare.example. A", "bare.example. 10 SOA"},
 		{"4", "", "loop.example. A", "SERVFAIL; EDE 0"},
 		{"4", "", "loop.example. AAAA", "SERVFAIL; EDE 0|example. 60 SOA"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/miekg/dns"
@@ -120,11 +121,12 @@ func never(q dns.Question) (answer, bool) {
 
 // forward answers with what upstream says.
 func (s *Server) forward(ctx context.Context, req *request) answer {
-	m, err := s.ask(ctx, req.question[0], req.dnssecOK(), req.head.CheckingDisabled)
+	m, told, err := s.ask(ctx, req.question[0], req.dnssecOK(), req.head.CheckingDisabled)
 	if err != nil {
 		return s.failure(err)
 	}
 	a := answer{kind: real, rcode: m.Rcode, rrs: m.Answer, ns: m.Ns, extra: m.Extra, truncated: m.Truncated}
+	a.ede, a.edeText = told.InfoCode, told.ExtraText
 	switch {
 	case m.Rcode == dns.RcodeNameError:
 		a.kind = nxdomain
@@ -138,38 +140,44 @@ func (s *Server) forward(ctx context.Context, req *request) answer {
 // another box like us with the same pools.
 var errLoop = errors.New("upstream answered with a fake address")
 
-// errServer is an upstream that tells nothing about the name.
-var errServer = errors.New("upstream failed")
+// serverError is an upstream that tells nothing about the name, but maybe why.
+type serverError struct{ told dns.EDNS0_EDE }
 
-// ask asks upstream.
-func (s *Server) ask(ctx context.Context, q dns.Question, do, cd bool) (*dns.Msg, error) {
-	m := &dns.Msg{Question: []dns.Question{q}}
+func (*serverError) Error() string { return "upstream failed" }
+
+// ask asks upstream, and returns the reply without OPT, and the extended error
+// that it told, a zero one if none.
+func (s *Server) ask(ctx context.Context, q dns.Question, do, cd bool) (m *dns.Msg, told dns.EDNS0_EDE, err error) {
+	m = &dns.Msg{Question: []dns.Question{q}}
 	m.RecursionDesired = true
 	m.CheckingDisabled = cd
-	if do {
-		m.SetEdns0(udpSize, true)
+	m.SetEdns0(udpSize, do)
+	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{}} // that it is wanted
+	if m, err = s.conf.Resolver.Exchange(ctx, m); err != nil {
+		return nil, told, err
 	}
-	m, err := s.conf.Resolver.Exchange(ctx, m)
-	if err != nil {
-		return nil, err
+	if e := upstream.ExtendedError(m); e != nil {
+		told = *e
 	}
+	m.Extra = slices.DeleteFunc(m.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
 	switch m.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError, dns.RcodeYXDomain:
 	default:
-		return nil, errServer
+		return nil, told, &serverError{told}
 	}
 	for _, ip := range upstream.Addrs(m) {
 		if s.conf.Table.Contains(ip) {
-			return nil, errLoop
+			return nil, told, errLoop
 		}
 	}
-	return m, nil
+	return m, told, nil
 }
 
 // failure answers SERVFAIL and says why (RFC 8914).
 func (s *Server) failure(err error) answer {
 	a := answer{kind: servfail, rcode: dns.RcodeServerFailure}
 	var errno syscall.Errno
+	var server *serverError
 	switch {
 	case errors.Is(err, ErrPoolFull):
 		s.tally.poolFull.Add(1)
@@ -183,7 +191,9 @@ func (s *Server) failure(err error) answer {
 		s.tally.loop.Add(1)
 		s.warn(err)
 		a.edeText = errLoop.Error()
-	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, errServer):
+	case errors.As(err, &server) && server.told.InfoCode != 0:
+		a.ede, a.edeText = server.told.InfoCode, server.told.ExtraText
+	case errors.Is(err, syscall.ETIMEDOUT), server != nil:
 		a.ede = dns.ExtendedErrorCodeNoReachableAuthority
 	case errors.As(err, &errno):
 		a.ede = dns.ExtendedErrorCodeNetworkError
