@@ -42,8 +42,8 @@ type pair struct {
 // reset both sides, so that neither takes a part for the whole; the first such
 // error is returned.
 //
-// Connections that offer io.ReaderFrom or io.WriterTo carry the bytes in their
-// own way: two kernel sockets splice.
+// Two sockets of the kernel splice. Other connections that offer io.ReaderFrom
+// or io.WriterTo carry the bytes in their own way.
 func Stream(ctx context.Context, client, far net.Conn, limits Limits, counts *Counts) error {
 	p := &pair{limits: limits, started: time.Now(), failed: make(chan struct{})}
 	up := &direction{pair: p, src: client, dst: far, carried: &counts.Up}
@@ -107,10 +107,7 @@ func (d *direction) stream() error {
 		if d.ended.Load() != ended {
 			continue // the other direction set an earlier deadline, now overwritten
 		}
-		n, err := io.Copy(d.dst, d.src)
-		if n > 0 {
-			d.moved(n)
-		}
+		err := d.copy()
 		switch {
 		case err == nil:
 			return d.end()
@@ -127,6 +124,18 @@ func (d *direction) stream() error {
 			suspected = false
 		}
 	}
+}
+
+// copy carries until the end of src, or until its read deadline.
+func (d *direction) copy() error {
+	if in, out := rawConn(d.src), rawConn(d.dst); in != nil && out != nil {
+		return splice(in, out, d.moved)
+	}
+	n, err := io.Copy(d.dst, d.src)
+	if n > 0 {
+		d.moved(n)
+	}
+	return err
 }
 
 // moved notes that n bytes have just been carried.
@@ -172,12 +181,17 @@ func (p *pair) limit() time.Duration {
 	return p.limits.Idle
 }
 
-// wake returns when to look again whether bytes have moved.
-func (p *pair) wake() time.Time { return time.Now().Add(p.limit() / 2) }
-
-func (p *pair) idle() bool {
-	return time.Since(p.started)-time.Duration(p.last.Load()) >= p.limit()
+// wake returns when to look again whether bytes have moved: soon where they
+// do, so that the counts are fresh, and later and later where they do not.
+func (p *pair) wake() time.Time {
+	return time.Now().Add(min(p.limit()/2, max(time.Second, p.silence())))
 }
+
+func (p *pair) silence() time.Duration {
+	return time.Since(p.started) - time.Duration(p.last.Load())
+}
+
+func (p *pair) idle() bool { return p.silence() >= p.limit() }
 
 // reset closes c so that its peer sees an abort instead of an end.
 func reset(c net.Conn) {
