@@ -71,6 +71,7 @@ func fill(in syscall.RawConn) (p *pipe, n int, err error) {
 		n, err = move(int(fd), p.w, spliceSize)
 		if n <= 0 {
 			pipes.Put(p)
+			p = nil // the wait is not to keep it from the collector
 		}
 		return err != unix.EAGAIN
 	})
