@@ -89,6 +89,11 @@ func decide(w want, its, other finding) verdict {
 
 // address answers a query for A or AAAA.
 func (s *Server) address(ctx context.Context, req *request) answer {
+	table, limit := s.conf.Table, s.conf.NewNames
+	if limit > 0 && s.quotas.spent(req.client, table.now(), limit) && !table.Has(req.name) {
+		// What is looked up for it would be in the way of others.
+		return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
+	}
 	w := s.want(req)
 	ctx, cancel := context.WithCancel(ctx)
 	var lookups sync.WaitGroup

@@ -15,9 +15,9 @@ const (
 	// have answered. A resolver for a large network asks less.
 	clientQueries = 10000
 
-	// clientDatagrams is how many datagrams of a client may wait for upstream:
-	// an eighth of what may at all.
-	clientDatagrams = maxDatagrams / 8
+	// clientDatagrams is how many datagrams of a client may wait for upstream,
+	// a share of what may at all: a page needs some dozens of names.
+	clientDatagrams = maxDatagrams / 16
 
 	// namesBurst is how many seconds' worth of new names a client may ask for
 	// at once.
@@ -76,6 +76,14 @@ func (c *quotas) name(addr netip.Addr, now time.Time, rate int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.getLocked(addr).names.take(now, rate, rate*namesBurst)
+}
+
+// spent reports whether addr has had all its names for now.
+func (c *quotas) spent(addr netip.Addr, now time.Time, rate int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := c.getLocked(addr).names
+	return !names.take(now, rate, rate*namesBurst)
 }
 
 // wait reports whether a datagram of addr may wait for its answer, after which

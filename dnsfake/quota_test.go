@@ -3,6 +3,7 @@ package dnsfake
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,9 +49,10 @@ func TestQuotasForget(t *testing.T) {
 // wildcard has them.
 func TestFloodOfNames(t *testing.T) {
 	clock := newClock()
-	s := server(t, serve(t, testZone), Config{
+	up := serve(t, testZone)
+	s := server(t, up, Config{
 		Table: table(t, "198.18.0.0/15", "2001:2::/48", clock.now), NewNames: 2,
-		Delegated: func(_ netip.Addr, name string) bool { return true },
+		Delegated: func(_ netip.Addr, name string) bool { return strings.HasPrefix(name, "n") },
 	})
 	ask := func(client, name string) string {
 		wire, err := query(name, "A").Pack()
@@ -74,6 +76,13 @@ func TestFloodOfNames(t *testing.T) {
 	} {
 		if got := ask(c[0], c[1]); got != c[2] {
 			t.Errorf("%v: got %s", c, got)
+		}
+	}
+	for client, want := range map[string]string{"192.0.2.1": "SERVFAIL", "192.0.2.2": "NXDOMAIN"} {
+		before := len(up.queries())
+		got := ask(client, "absent.example.")
+		if asked := len(up.queries()) > before; got != want || asked != (want == "NXDOMAIN") {
+			t.Errorf("%s got %s for a name to look up, and upstream was asked: %v", client, got, asked)
 		}
 	}
 	clock.add(time.Second)
