@@ -215,6 +215,9 @@ func TestTable(t *testing.T) {
 	if got := r.markdown(rows); fields(got) != fields(strings.TrimPrefix(want, "\n")) {
 		t.Errorf("got\n%swant%s", got, want)
 	}
+	if got := r.troubles(); !strings.Contains(got, "one, broken: 1 runs went wrong, the last by no\n") {
+		t.Errorf("got %s", got)
+	}
 }
 
 func TestRunsInNamespacesOfItsOwn(t *testing.T) {

@@ -159,14 +159,34 @@ func (r *report) print(out io.Writer) {
 			fmt.Fprintf(out, "\n%s\n\n%s", s.table.title, r.markdown(s.table))
 		}
 	}
+	fmt.Fprint(out, r.troubles())
+}
+
+// troubles says which runs went wrong, and how disturbed the others were.
+func (r *report) troubles() string {
+	var out strings.Builder
+	for name, why := range r.LeftOut {
+		fmt.Fprintf(&out, "\n%s was left out: %s\n", name, why)
+	}
+	for _, s := range r.scenarios {
+		for _, c := range r.contestants {
+			var wrong []string
+			for _, e := range r.Runs {
+				if e.Error != "" && e.Scenario == s.name && e.Contestant == c.name {
+					wrong = append(wrong, e.Error)
+				}
+			}
+			if len(wrong) > 0 {
+				fmt.Fprintf(&out, "\n%s, %s: %d runs went wrong, the last by %s\n", s.name, c.name, len(wrong), wrong[len(wrong)-1])
+			}
+		}
+	}
 	var worst float64
 	for _, e := range r.Runs {
 		worst = max(worst, e.Others)
-		if e.Error != "" {
-			fmt.Fprintf(out, "\n%s, %s, round %d went wrong: %s\n", e.Scenario, e.Contestant, e.Round, e.Error)
-		}
 	}
-	fmt.Fprintf(out, "\nOther programs kept up to %.1f processors busy during a run.\n", worst)
+	fmt.Fprintf(&out, "\nOther programs kept up to %.1f processors busy during a run.\n", worst)
+	return out.String()
 }
 
 // markdown is one of the tables.
