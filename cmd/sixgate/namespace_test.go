@@ -92,11 +92,14 @@ func testServing(t *testing.T, n *namespaces) {
 	far.stop(t)
 }
 
-// testPage fetches an IPv6-only page from an IPv4-only client.
+// testPage fetches an IPv6-only page from an IPv4-only client, by name and by
+// address.
 func testPage(t *testing.T, n *namespaces) {
 	direct := n.run(t, "world", "curl", "-sS", "http://[2001:db8:99::80]/page")
-	if through := n.run(t, "lan", "curl", "-sS", "http://v6only.test/page"); through != direct || len(direct) == 0 {
-		t.Errorf("the page has %d octets through the gateway and %d without, or others", len(through), len(direct))
+	for _, host := range []string{"v6only.test", "2001-db8-99--80.ipv6-literal.net"} {
+		if through := n.run(t, "lan", "curl", "-sS", "http://"+host+"/page"); through != direct || len(direct) == 0 {
+			t.Errorf("%s: the page has %d octets through the gateway and %d without, or others", host, len(through), len(direct))
+		}
 	}
 }
 
