@@ -212,13 +212,18 @@ func TestCopyClosed(t *testing.T) {
 		}
 		near.SetWriteDeadline(time.Now().Add(patience))
 		done := copying(near, out)
-		far.Write([]byte("x"))
+		go io.Copy(far, endless{})
 		near.Close()
 		if n := <-done; !errors.Is(n.err, net.ErrClosed) {
 			t.Errorf("got %v", n.err)
 		}
 	})
 }
+
+// endless is a Reader without an end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
 
 // Urgent data leave a mark at which the kernel reports nothing to read.
 func TestCopyUrgent(t *testing.T) {

@@ -198,6 +198,7 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 		r.side.counters.tcpAbandoned.Add(1)
 		return nil, r.errorf(endpoint.Errno(terr))
 	}
+	r.quote = nil // no ICMP message will need it
 	r.side.counters.tcpAccepted.Add(1)
 	r.conn = endpoint.NewTCP(ep, &queue, r.Dest(), r.Client())
 	if err := r.conn.SetKeepAliveConfig(keepAlive); err != nil {
