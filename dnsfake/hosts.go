@@ -161,11 +161,12 @@ func appendLine(lines []hostLine, address string, names []string) []hostLine {
 	}
 	line := hostLine{ip: ip.Unmap()}
 	for _, name := range names {
+		if _, ok := dns.IsDomainName(name); !ok {
+			continue
+		}
 		name = key(name)
 		if _, ok := literal(name); !ok && relayable(name) {
-			if _, ok := dns.IsDomainName(name); ok {
-				line.names = append(line.names, name)
-			}
+			line.names = append(line.names, name)
 		}
 	}
 	if len(line.names) == 0 {

@@ -125,6 +125,7 @@ func TestHostsRun(t *testing.T) {
 func FuzzHosts(f *testing.F) {
 	f.Add(testHosts)
 	f.Add(testLeases)
+	f.Add("192.0.2.1 two.dots..")
 	f.Fuzz(func(t *testing.T, data string) {
 		for _, line := range append(parseHosts(data), parseLeases(data)...) {
 			if !line.ip.IsValid() || line.ip.Zone() != "" || len(line.names) == 0 {
