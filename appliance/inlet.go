@@ -119,6 +119,12 @@ func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
 		in.gateway.ServeBind(ctx, s, r)
 	case socks.CommandUDPAssociate:
 		in.gateway.ServeAssociation(s, pendingAssociation{r, in})
+	case socks.CommandResolve:
+		if ip, err := in.gateway.Resolve(ctx, s); err != nil {
+			r.Refuse(err)
+		} else {
+			r.Resolved(socks.Addr{IP: ip})
+		}
 	default:
 		r.Refuse(fmt.Errorf("serving %s: %w", r.Command(), syscall.EOPNOTSUPP))
 	}

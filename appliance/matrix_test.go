@@ -2,12 +2,14 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -385,6 +387,28 @@ func TestMatrix(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// TestResolve asks Tor's RESOLVE of a gateway, and of one that has to pass it
+// on.
+func TestResolve(t *testing.T) {
+	w := newWorld(t)
+	last := newBox(t, w, nil)
+	first := newBox(t, w, func(c *config.Config) {
+		c.Outlets = []config.Outlet{{Name: "far", Type: config.OutletSOCKS5, Server: last.socks6}}
+		c.Rules = []config.Rule{{Outlet: "far"}}
+	})
+	for _, b := range []*box{last, first} {
+		way := outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: b.socks4})
+		for name, want := range map[string]netip.Addr{"v4only.test": far4, "v6only.test": far6} {
+			if ip, err := way.Resolve(t.Context(), name); ip != want || err != nil {
+				t.Errorf("%s is %s, %v", name, ip, err)
+			}
+		}
+		if _, err := way.Resolve(t.Context(), "none.test"); !errors.Is(err, syscall.EHOSTUNREACH) {
+			t.Errorf("got %v", err)
 		}
 	}
 }

@@ -78,6 +78,23 @@ func (c Client) Bound(ctx context.Context, conn net.Conn) (peer Addr, err error)
 	return peer, nil
 }
 
+// Resolve asks the server, which has to know Tor's RESOLVE, for an address of
+// name.
+func (c Client) Resolve(ctx context.Context, conn net.Conn, name string) (netip.Addr, error) {
+	var found Addr
+	err := c.interruptible(ctx, conn, func() (err error) {
+		found, err = c.ask(conn, CommandResolve, Addr{Name: name})
+		if err == nil && !found.IP.IsValid() {
+			err = syscall.EPROTO
+		}
+		return err
+	})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("resolving %s by SOCKS server %s: %w", name, c.Server, err)
+	}
+	return found.IP, nil
+}
+
 // interruptible runs talk, and makes what it reads or writes fail when ctx
 // ends. Its error tells an errno.
 func (c Client) interruptible(ctx context.Context, conn net.Conn, talk func() error) error {

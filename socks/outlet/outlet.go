@@ -38,6 +38,11 @@ type PacketConn interface {
 	Close() error
 }
 
+// ResolveOutlet is an Outlet that tells which address of a name it would take.
+type ResolveOutlet interface {
+	Resolve(ctx context.Context, name string) (netip.Addr, error)
+}
+
 // BindOutlet is an Outlet that takes connections from the far side.
 type BindOutlet interface {
 	// Bind listens for one connection of peer, of anybody where that is an

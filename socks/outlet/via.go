@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync/atomic"
 
 	"sixgate/socks"
@@ -64,6 +65,16 @@ func (v *Via) reachable(bound socks.Addr, conn net.Conn) socks.Addr {
 	}
 	server.Port = bound.Port
 	return server
+}
+
+// Resolve asks the server, which has to speak Tor's RESOLVE.
+func (v *Via) Resolve(ctx context.Context, name string) (netip.Addr, error) {
+	conn, err := v.reach(ctx)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer conn.Close()
+	return v.client.Resolve(ctx, conn, name)
 }
 
 // boundConn is a connection that comes to the far end from local. It has the
