@@ -65,14 +65,14 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 		})
 	}
 	stop := context.AfterFunc(ctx, func() { abort(context.Cause(ctx)) })
-	var wg sync.WaitGroup
-	for _, d := range []*direction{up, down} {
-		wg.Go(func() {
-			if err := carry(d); err != nil {
-				abort(err)
-			}
-		})
+	side := func(d *direction) {
+		if err := carry(d); err != nil {
+			abort(err)
+		}
 	}
+	var wg sync.WaitGroup
+	wg.Go(func() { side(up) })
+	side(down)
 	wg.Wait()
 	stop()
 	once.Do(func() {
