@@ -78,7 +78,8 @@ func TestFloodOfNames(t *testing.T) {
 			t.Errorf("%v: got %s", c, got)
 		}
 	}
-	for client, want := range map[string]string{"192.0.2.1": "SERVFAIL", "192.0.2.2": "NXDOMAIN"} {
+	for _, c := range [][2]string{{"192.0.2.1", "SERVFAIL"}, {"192.0.2.2", "NXDOMAIN"}} {
+		client, want := c[0], c[1]
 		before := len(up.queries())
 		got := ask(client, "absent.example.")
 		if asked := len(up.queries()) > before; got != want || asked != (want == "NXDOMAIN") {
