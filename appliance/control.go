@@ -24,6 +24,7 @@ var ErrNotRunning = errors.New("no running gateway")
 func (a *Appliance) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Status()) })
+	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Flows()) })
 	mux.HandleFunc("GET /names", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.parts.table.Mappings()) })
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		client, err := a.asClient(r.FormValue("client"))

@@ -19,7 +19,7 @@ func writeMetrics(w io.Writer, s Status) error {
 	m.value("flows_live", "gauge", "flows joined and not ended", uint64(s.Flows.Live))
 	m.family("flows_total", "counter", "flows ever joined, by type (RFC 3089, section 2)", labels("type", s.Flows.Joined))
 	m.family("flows_refused_total", "counter", "flows never joined, by reason", labels("reason", s.Flows.Refused))
-	m.family("bytes_total", "counter", "payload of ended flows", labels("direction", map[string]uint64{"up": s.Flows.Up, "down": s.Flows.Down}))
+	m.family("bytes_total", "counter", "payload carried", labels("direction", map[string]uint64{"up": s.Flows.Up, "down": s.Flows.Down}))
 	m.value("names_mapped", "gauge", "names with a fake address", uint64(s.Names.Mapped))
 	m.value("names_room", "gauge", "names that can have a fake address", uint64(s.Names.Room))
 	down := map[string]uint64{}

@@ -30,7 +30,7 @@ sixgate_flows_total{type="B"} 7
 # HELP sixgate_flows_refused_total flows never joined, by reason
 # TYPE sixgate_flows_refused_total counter
 sixgate_flows_refused_total{reason="connection refused"} 4
-# HELP sixgate_bytes_total payload of ended flows
+# HELP sixgate_bytes_total payload carried
 # TYPE sixgate_bytes_total counter
 sixgate_bytes_total{direction="down"} 20
 sixgate_bytes_total{direction="up"} 10

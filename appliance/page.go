@@ -65,7 +65,7 @@ func statusHTML(s Status, now time.Time, explained string) string {
 	p.WriteString("<main>\n")
 	p.section("Flows", "flows", sum(s.Flows.Joined), fmt.Sprintf("%d live", s.Flows.Live), counted(s.Flows.Joined, "type "))
 	p.section("Refused", "refused", sum(s.Flows.Refused), fmt.Sprintf("%d ever", sum(s.Flows.Refused)), counted(s.Flows.Refused, ""))
-	p.section("Traffic of ended flows", "bytes", s.Flows.Up+s.Flows.Down, "", []row{
+	p.section("Traffic", "bytes", s.Flows.Up+s.Flows.Down, "", []row{
 		{"up, from clients", octets(s.Flows.Up)}, {"down, to clients", octets(s.Flows.Down)},
 	})
 	p.section("DNS answers", "dns", sum(s.DNS), fmt.Sprintf("%d ever", sum(s.DNS)), counted(s.DNS, ""))

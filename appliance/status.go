@@ -21,8 +21,8 @@ type Status struct {
 		Live    int64             `json:"live"`
 		Joined  map[string]uint64 `json:"joined"`  // ever, by type A to D
 		Refused map[string]uint64 `json:"refused"` // ever, by reason
-		Up      uint64            `json:"up"`      // payload bytes of ended flows, client to far
-		Down    uint64            `json:"down"`    // payload bytes of ended flows, far to client
+		Up      uint64            `json:"up"`      // payload bytes, client to far
+		Down    uint64            `json:"down"`    // payload bytes, far to client
 	} `json:"flows"`
 
 	Resolvers []Resolver `json:"resolvers"` // in the order of preference

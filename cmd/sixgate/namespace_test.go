@@ -245,6 +245,15 @@ func testStatus(t *testing.T, n *namespaces) {
 		s.DNS["fake"] == 0 || s.DNS["nx_domain"] == 0 || s.TUN["received"] == 0 || s.Uplink != "IPv4 and IPv6" {
 		t.Errorf("the gateway forgot something: %+v", s)
 	}
+	held, err := n.dial(t.Context(), "lan", "tcp", netip.AddrPortFrom(n.resolve(t, "lan", "v6only.test", "A"), 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	flows := n.run(t, "gate", n.binary, "flows", "--config", n.config("gate"))
+	if want := held.LocalAddr().String(); !strings.Contains(flows, want) || !strings.Contains(flows, "v6only.test:7") {
+		t.Errorf("the flow of %s is not among the flows:\n%s", want, flows)
+	}
 	if names := n.run(t, "gate", n.binary, "names", "--config", n.config("gate")); !strings.Contains(names, "\nv6only.test ") {
 		t.Errorf("v6only.test is not among the names:\n%s", names)
 	}

@@ -1,0 +1,41 @@
+package appliance
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Flow is a flow that lives.
+type Flow struct {
+	Inlet   string         `json:"inlet"`   // "tun" or "socks"
+	Network string         `json:"network"` // "tcp" or "udp"
+	Client  netip.AddrPort `json:"client"`
+	User    string         `json:"user,omitempty"`
+	Asked   string         `json:"asked"` // what the client asked for: a fake address, a name or a literal
+	Real    string         `json:"real"`  // what that stands for
+	Outlet  string         `json:"outlet,omitempty"`
+	Far     netip.AddrPort `json:"far"`            // where the gateway has connected to; "" where nowhere yet, or to many
+	Type    string         `json:"type,omitempty"` // A to D; none before it is joined
+	Up      int64          `json:"up"`             // payload bytes, client to far
+	Down    int64          `json:"down"`           // payload bytes, far to client
+	Age     float64        `json:"age"`            // seconds
+}
+
+// Flows returns the flows that live, the oldest first.
+func (a *Appliance) Flows() []Flow {
+	flows := []Flow{}
+	for _, f := range a.parts.gateway.Flows() {
+		flow := Flow{
+			Inlet: f.Inlet, Network: f.Network, Client: f.Client, User: f.User, Asked: f.Dest.String(),
+			Outlet: f.Outlet, Far: f.Far, Up: f.Up, Down: f.Down, Age: time.Since(f.Started).Seconds(),
+		}
+		if f.Real.IsValid() {
+			flow.Real = f.Real.String()
+		}
+		if f.Type != 0 {
+			flow.Type = f.Type.String()
+		}
+		flows = append(flows, flow)
+	}
+	return flows
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sixgate/appliance"
+)
+
+func flowsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "flows", Short: "List the flows that live"}
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	return askCommand(cmd, func(ctx context.Context, socket string) error {
+		var flows []appliance.Flow
+		if err := appliance.Ask(ctx, socket, "/flows", &flows); err != nil {
+			return err
+		}
+		if *asJSON {
+			return json.NewEncoder(os.Stdout).Encode(flows)
+		}
+		t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "CLIENT\tPROTO\tDESTINATION\tFAR\tTYPE\tOUTLET\tUP\tDOWN\tAGE")
+		for _, f := range flows {
+			far := "-"
+			if f.Far.IsValid() {
+				far = f.Far.String()
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%v\n", f.Client, f.Network, cmp.Or(f.Real, f.Asked), far,
+				cmp.Or(f.Type, "-"), cmp.Or(f.Outlet, "direct"), f.Up, f.Down, time.Duration(f.Age)*time.Second)
+		}
+		return t.Flush()
+	})
+}
