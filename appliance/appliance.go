@@ -116,7 +116,9 @@ func (a *Appliance) keepNames(ctx context.Context) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		journal.Run(ctx)
+		if err := journal.Run(ctx); err != nil {
+			a.Logger.Warn("names will get other addresses after a restart", "err", err)
+		}
 	}()
 	return func() {
 		cancel()
