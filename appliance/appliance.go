@@ -242,6 +242,14 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 	}
 }
 
+// CleanUp removes what a killed gateway of this configuration left.
+func CleanUp(c *config.Config) error {
+	if f := checkCapabilities(); !f.OK {
+		return fmt.Errorf("%w: %s", ErrHost, f)
+	}
+	return hostError(host.CleanUp(c.TUN.Name))
+}
+
 // hostError marks err as ErrHost where the machine lacks a device, a right or a program.
 func hostError(err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sixgate/appliance/config"
-	"sixgate/appliance/host"
 	"sixgate/dnsfake"
 	"sixgate/dnsfake/upstream"
 	"sixgate/socks/outlet"
@@ -121,36 +120,4 @@ func checkResolvers(ctx context.Context, c *config.Config) Finding {
 		err = nil
 	}
 	return finding(what, "answer", errors.Join(err, r.Close()), advice)
-}
-
-func familyNames(f dnsfake.Families) string {
-	switch {
-	case f.IPv4 && f.IPv6:
-		return "IPv4 and IPv6"
-	case f.IPv4:
-		return "IPv4"
-	case f.IPv6:
-		return "IPv6"
-	}
-	return "no family"
-}
-
-// String names the served networks. m may be nil.
-func (m *machine) String() string {
-	if m == nil || len(m.lan) == 0 {
-		return "loopback only"
-	}
-	var names []string
-	for _, l := range m.lan {
-		names = append(names, l.name+" with "+familyNames(l.families)+" clients")
-	}
-	return strings.Join(names, ", ")
-}
-
-// CleanUp removes what a killed gateway of this configuration left.
-func CleanUp(c *config.Config) error {
-	if f := checkCapabilities(); !f.OK {
-		return fmt.Errorf("%w: %s", ErrHost, f)
-	}
-	return hostError(host.CleanUp(c.TUN.Name))
 }

@@ -41,14 +41,18 @@ func (a *Appliance) controlRoutes() http.Handler {
 	return mux
 }
 
-// asClient returns the client that s names; "" is the machine's own address on
-// the first lan interface, or loopback.
+// asClient returns the client that s names; "" is the machine itself, by its
+// first address on a lan interface that is not link-local, or by loopback.
 func (a *Appliance) asClient(s string) (netip.Addr, error) {
 	if s != "" {
 		return netip.ParseAddr(s)
 	}
 	for _, l := range a.machine.Load().lan {
-		return l.addresses[0].Addr(), nil
+		for _, p := range l.addresses {
+			if !p.Addr().IsLinkLocalUnicast() {
+				return p.Addr(), nil
+			}
+		}
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 }
@@ -109,7 +113,8 @@ func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
 }
 
 // listenControl opens the control socket, for root and its group alone. The
-// file that a killed gateway left is replaced, that of a live one is not.
+// socket that a killed gateway left is replaced; that of a live one, and a file
+// that is no socket, is not.
 func listenControl(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("making the directory of the control socket: %w", err)
@@ -120,6 +125,9 @@ func listenControl(path string) (net.Listener, error) {
 		conn.Close()
 		return nil, fmt.Errorf("opening control socket %s: another gateway has it: %w", path, syscall.EADDRINUSE)
 	case errors.Is(err, syscall.ECONNREFUSED):
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("opening control socket %s: there is a file that is no socket: %w", path, syscall.EEXIST)
+		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("replacing control socket: %w", err)
 		}

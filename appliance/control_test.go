@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -53,6 +54,36 @@ func TestControlSocket(t *testing.T) {
 		if err := Ask(t.Context(), path, "/status", &got); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("%s: a dead gateway: %v", life, err)
 		}
+	}
+}
+
+// TestControlSocketSparesFiles has a configuration that names a file of somebody
+// else's.
+func TestControlSocketSparesFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenControl(path); !errors.Is(err, syscall.EEXIST) {
+		t.Errorf("got %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "text" {
+		t.Errorf("the file has %q, %v", text, err)
+	}
+}
+
+// TestAsClient has a lan interface without an address that a client could have.
+func TestAsClient(t *testing.T) {
+	a := &Appliance{}
+	a.machine.Store(&machine{lan: []lan{{name: "lan0"}, {name: "lan1", addresses: []netip.Prefix{
+		netip.MustParsePrefix("fe80::1/64"), netip.MustParsePrefix("fd00:77::1/64"),
+	}}}})
+	if client, err := a.asClient(""); err != nil || client != netip.MustParseAddr("fd00:77::1") {
+		t.Errorf("got %v, %v", client, err)
+	}
+	a.machine.Store(&machine{lan: []lan{{name: "lan0"}}})
+	if client, err := a.asClient(""); err != nil || client != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("got %v, %v", client, err)
 	}
 }
 

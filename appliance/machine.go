@@ -3,6 +3,7 @@ package appliance
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -156,4 +157,28 @@ func (m *machine) gatewayAddresses(c *config.Config) []netip.Prefix {
 		own = append(own, netip.PrefixFrom(pool.Addr().Next(), pool.Bits()))
 	}
 	return own
+}
+
+func familyNames(f dnsfake.Families) string {
+	switch {
+	case f.IPv4 && f.IPv6:
+		return "IPv4 and IPv6"
+	case f.IPv4:
+		return "IPv4"
+	case f.IPv6:
+		return "IPv6"
+	}
+	return "no family"
+}
+
+// String names the served networks. m may be nil.
+func (m *machine) String() string {
+	if m == nil || len(m.lan) == 0 {
+		return "loopback only"
+	}
+	var names []string
+	for _, l := range m.lan {
+		names = append(names, l.name+" with "+familyNames(l.families)+" clients")
+	}
+	return strings.Join(names, ", ")
 }

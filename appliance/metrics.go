@@ -9,7 +9,8 @@ import (
 )
 
 // writeMetrics writes s in the Prometheus text format. No label is a name or
-// an address of a client. A client library would be a third of the program.
+// an address of a client. Snapshots need no client library, which would keep
+// counters of its own.
 func writeMetrics(w io.Writer, s Status) error {
 	m := &metrics{w: w}
 	m.family("build_info", "gauge", "what is running", map[string]uint64{
