@@ -65,6 +65,7 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 		})
 	}
 	stop := context.AfterFunc(ctx, func() { abort(context.Cause(ctx)) })
+	unwatch := up.watch(func() { abort(ErrIdle) })
 	side := func(d *direction) {
 		if err := carry(d); err != nil {
 			abort(err)
@@ -74,12 +75,42 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 	wg.Go(func() { side(up) })
 	side(down)
 	wg.Wait()
+	unwatch()
 	stop()
 	once.Do(func() {
 		up.src.Close()
 		down.src.Close()
 	})
 	return first
+}
+
+// watch calls stalled when nothing has moved for twice the limit, until the
+// returned function is called. A direction whose peer takes nothing waits in a
+// write, which no read deadline wakes; where both do, or the other has ended,
+// nobody else would notice.
+func (p *pair) watch(stalled func()) (stop func()) {
+	var mu sync.Mutex // guards timer and stopped
+	var timer *time.Timer
+	stopped := false
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(p.limits.HalfClosed, func() {
+		stuck := p.silence() >= 2*p.limit()
+		mu.Lock()
+		if !stopped && !stuck {
+			timer.Reset(p.limits.HalfClosed)
+		}
+		mu.Unlock()
+		if stuck {
+			stalled()
+		}
+	})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
 }
 
 // direction carries from src to dst.

@@ -222,6 +222,57 @@ func TestStreamLimits(t *testing.T) {
 	}
 }
 
+// TestStreamStalled has peers that take nothing, so that the relay waits in its
+// writes, where no read deadline wakes it.
+func TestStreamStalled(t *testing.T) {
+	limits := Limits{Idle: 2 * time.Hour, HalfClosed: 5 * time.Minute}
+	flood := func(c net.Conn) {
+		for {
+			if _, err := c.Write(make([]byte, 512)); err != nil {
+				return
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name     string
+		act      func(client, far net.Conn)
+		min, max time.Duration
+	}{
+		{"both write and neither reads", func(client, far net.Conn) {
+			go flood(client)
+			flood(far)
+		}, 4 * time.Hour, 5 * time.Hour},
+		{"the client has ended and reads nothing", func(client, far net.Conn) {
+			client.(halfConn).CloseWrite()
+			flood(far)
+		}, 10 * time.Minute, 20 * time.Minute},
+		{"the client has ended and reads slowly, then nothing", func(client, far net.Conn) {
+			client.(halfConn).CloseWrite()
+			go flood(far)
+			for range 20 {
+				time.Sleep(4 * time.Minute)
+				io.ReadFull(client, make([]byte, 512))
+			}
+		}, 90 * time.Minute, 105 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, near := halfPipe()
+				out, far := halfPipe()
+				started := time.Now()
+				go tt.act(client, far)
+				err := Stream(t.Context(), near, out, limits, &Counts{})
+				if !errors.Is(err, ErrIdle) {
+					t.Errorf("got %v, want ErrIdle", err)
+				}
+				if took := time.Since(started); took < tt.min || took > tt.max {
+					t.Errorf("ended after %v, want between %v and %v", took, tt.min, tt.max)
+				}
+			})
+		})
+	}
+}
+
 func TestDatagrams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, near := net.Pipe()
