@@ -17,7 +17,6 @@ type Association struct {
 	relay   *net.UDPConn
 	client  netip.Addr    // unmapped, with the zone of a link-local address
 	port    atomic.Uint32 // of client, once it has sent something; 0 before
-	dropped atomic.Uint64
 	ended   sync.WaitGroup
 }
 
@@ -62,12 +61,10 @@ func (a *Association) ReadFrom(b []byte) (n int, dest Addr, err error) {
 		}
 		port := a.port.Load()
 		if from.Addr().Unmap() != a.client || port != 0 && uint32(from.Port()) != port {
-			a.dropped.Add(1)
 			continue
 		}
 		dest, payload, err := ParseDatagram(b[:n])
 		if err != nil || dest.Port == 0 {
-			a.dropped.Add(1)
 			continue
 		}
 		a.port.Store(uint32(from.Port()))
@@ -80,7 +77,6 @@ func (a *Association) ReadFrom(b []byte) (n int, dest Addr, err error) {
 func (a *Association) WriteTo(b []byte, from Addr) error {
 	port := a.port.Load()
 	if port == 0 {
-		a.dropped.Add(1)
 		return nil
 	}
 	buf := buffers.Get().(*[]byte)
@@ -89,9 +85,6 @@ func (a *Association) WriteTo(b []byte, from Addr) error {
 	_, err := a.relay.WriteToUDPAddrPort(*buf, netip.AddrPortFrom(a.client, uint16(port)))
 	return err
 }
-
-// Dropped returns how many datagrams were dropped.
-func (a *Association) Dropped() uint64 { return a.dropped.Load() }
 
 // Close ends the association and the connection that asked for it.
 func (a *Association) Close() error {

@@ -24,6 +24,8 @@ const (
 	// maxQueue bounds the datagrams that wait for the way to a destination: a
 	// client that asks sends one or a few, and again when no answer comes.
 	maxQueue = 16
+	// maxQueued bounds the octets of all that waits in an association.
+	maxQueued = 256 << 10
 	// refusedTime is how long a destination without a way is not tried again.
 	refusedTime = 5 * time.Second
 )
@@ -79,6 +81,7 @@ type association struct {
 	mu       sync.Mutex
 	targets  map[socks.Addr]*target // guarded by mu
 	egresses map[string]*egress     // by outlet, guarded by mu
+	queued   int                    // octets in all queues; guarded by mu
 	families [2]bool                // that have answered: IPv4, IPv6; guarded by mu
 }
 
@@ -114,7 +117,9 @@ func (a *association) run() {
 		}
 		a.flow.moved.Up.Add(int64(n))
 		if e := a.egressTo(dest, buf[:n]); e != nil {
-			a.send(a.ctx, e, buf[:n], dest) // the next datagram tries again
+			if a.send(a.ctx, e, buf[:n], dest) != nil {
+				a.forgetTarget(dest, e) // the next datagram looks for a way again
+			}
 		}
 	}
 }
@@ -129,16 +134,42 @@ func (a *association) egressTo(dest socks.Addr, b []byte) *egress {
 	case t != nil && t.egress != nil:
 		return t.egress
 	case t != nil && t.refused.IsZero():
-		if len(t.queue) < maxQueue {
-			t.queue = append(t.queue, bytes.Clone(b))
-		}
+		a.queueLocked(t, b)
 	case t != nil && time.Now().Before(t.refused):
 	case t != nil || a.makeRoomLocked():
-		t = &target{queue: [][]byte{bytes.Clone(b)}}
+		t = &target{}
 		a.targets[dest] = t
+		a.queueLocked(t, b)
 		a.workers.Go(func() { a.open(t, dest) })
 	}
 	return nil
+}
+
+// queueLocked keeps a copy of b until t is open, unless too much waits already.
+func (a *association) queueLocked(t *target, b []byte) {
+	if len(t.queue) < maxQueue && a.queued+len(b) <= maxQueued {
+		t.queue = append(t.queue, bytes.Clone(b))
+		a.queued += len(b)
+	}
+}
+
+// takeLocked returns what waits for t, which waits no more.
+func (a *association) takeLocked(t *target) [][]byte {
+	queue := t.queue
+	t.queue = nil
+	for _, b := range queue {
+		a.queued -= len(b)
+	}
+	return queue
+}
+
+// forgetTarget makes the next datagram to dest look for a way, if e is the one.
+func (a *association) forgetTarget(dest socks.Addr, e *egress) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.targets[dest]; t != nil && t.egress == e {
+		delete(a.targets, dest)
+	}
 }
 
 // makeRoomLocked forgets a target if there are too many, but none that is
@@ -164,8 +195,8 @@ func (a *association) open(t *target, dest socks.Addr) {
 	e, err := a.egress(ctx, a.gateway.pick(ctx, a.flow, dest))
 	for err == nil {
 		a.mu.Lock()
-		queue := t.queue
-		if t.queue = nil; len(queue) == 0 {
+		queue := a.takeLocked(t)
+		if len(queue) == 0 {
 			t.egress = e
 			a.mu.Unlock()
 			return
@@ -180,7 +211,8 @@ func (a *association) open(t *target, dest socks.Addr) {
 	a.gateway.Logger.Debug("no way for datagrams", "client", a.flow.Client, "dest", dest, "err", err)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	t.queue, t.refused = nil, time.Now().Add(refusedTime)
+	a.takeLocked(t)
+	t.refused = time.Now().Add(refusedTime)
 }
 
 // send sends a datagram. That it is too large is no error.

@@ -347,3 +347,31 @@ func TestServeTooMany(t *testing.T) {
 		w.far.Close()
 	})
 }
+
+// TestQueueIsBounded has a client that sends to many names that nobody resolves.
+func TestQueueIsBounded(t *testing.T) {
+	a := &association{}
+	var waiting []*target
+	for range 100 {
+		w := &target{}
+		for range 2 * maxQueue {
+			a.queueLocked(w, make([]byte, 1000))
+		}
+		if len(w.queue) > maxQueue {
+			t.Fatalf("%d datagrams wait for one destination", len(w.queue))
+		}
+		waiting = append(waiting, w)
+	}
+	if a.queued > maxQueued || a.queued < maxQueued-1000 {
+		t.Errorf("%d octets wait, want nearly %d", a.queued, maxQueued)
+	}
+	taken := 0
+	for _, w := range waiting {
+		for _, b := range a.takeLocked(w) {
+			taken += len(b)
+		}
+	}
+	if a.queued != 0 || taken == 0 {
+		t.Errorf("%d octets were taken, and %d still count", taken, a.queued)
+	}
+}

@@ -63,6 +63,9 @@ func (p *directPackets) WriteTo(ctx context.Context, b []byte, dest socks.Addr) 
 	host := socks.Addr{Name: dest.Name, IP: dest.IP}
 	p.mu.Lock()
 	ip, known := p.hosts[host]
+	if known {
+		remember(p.peers, ip, true) // another may have taken its place
+	}
 	p.mu.Unlock()
 	if !known {
 		var err error
@@ -104,7 +107,7 @@ func (d *Direct) find(ctx context.Context, dest socks.Addr) (netip.Addr, error) 
 // remember adds to a map of at most maxPeers entries, in the place of any one
 // of them if it is full.
 func remember[K comparable, V any](m map[K]V, key K, value V) {
-	if len(m) >= maxPeers {
+	if _, known := m[key]; !known && len(m) >= maxPeers {
 		for k := range m {
 			delete(m, k)
 			break

@@ -3,6 +3,7 @@ package outlet
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -218,5 +219,22 @@ func TestReachable(t *testing.T) {
 		if got := tt.via.reachable(tt.bound, conn); got != tt.want {
 			t.Errorf("%v is reached at %v, want %v", tt.bound, got, tt.want)
 		}
+	}
+}
+
+func TestRemember(t *testing.T) {
+	m := map[int]bool{}
+	for i := range maxPeers + 10 {
+		remember(m, i, true)
+	}
+	if len(m) != maxPeers || !m[maxPeers+9] {
+		t.Errorf("%d are remembered, the latest among them: %v", len(m), m[maxPeers+9])
+	}
+	before := maps.Clone(m)
+	for i := range before {
+		remember(m, i, true) // takes nobody's place
+	}
+	if !maps.Equal(m, before) {
+		t.Error("what was known already has taken the place of something")
 	}
 }
