@@ -67,14 +67,19 @@ func (c *cache) get(key question, now time.Time) *entry {
 
 // put keeps a as the answer to key.
 func (c *cache) put(key question, a *answer) {
-	if element, ok := c.entries[key]; ok {
-		c.drop(element)
-	}
+	c.forget(key)
 	e := &entry{key: key, answer: a}
 	c.entries[key] = c.order.PushFront(e)
 	c.used += e.size()
 	for c.used > c.room {
 		c.drop(c.order.Back())
+	}
+}
+
+// forget drops the entry of key, if there is one.
+func (c *cache) forget(key question) {
+	if element, ok := c.entries[key]; ok {
+		c.drop(element)
 	}
 }
 

@@ -35,7 +35,15 @@ func (c *Config) https(server Server) *https {
 	tcp := c.plain("tcp", server)
 	return &https{server.url(), &http.Client{
 		Transport: &http.Transport{
-			DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return tcp(ctx) },
+			// A dial outlives the query that began it, so it needs an end of
+			// its own.
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+				defer cancel()
+				return tcp(ctx)
+			},
+			TLSHandshakeTimeout: c.Timeout,
+
 			TLSClientConfig: c.verify(server),
 			Protocols:       &h2,
 			HTTP2:           &http.HTTP2Config{SendPingTimeout: httpPing, PingTimeout: c.Timeout},

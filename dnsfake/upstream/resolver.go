@@ -234,6 +234,8 @@ func (r *Resolver) keep(key question, fresh *answer) *answer {
 	}
 	if len(fresh.wire) <= maxKept {
 		r.cache.put(key, fresh)
+	} else {
+		r.cache.forget(key) // what it replaces is not to be given again
 	}
 	return fresh
 }

@@ -47,8 +47,12 @@ func scrub(m *dns.Msg) {
 	}
 }
 
+// maxAliases bounds an alias chain, and so what a hostile reply makes us
+// compare. Other resolvers give up after about as many.
+const maxAliases = 16
+
 // follow returns the names on the alias chain that starts at m's question, in
-// lower case, and its end.
+// lower case, and its end, or where it became too long.
 func follow(m *dns.Msg) (chain map[string]bool, end string) {
 	end = strings.ToLower(m.Question[0].Name)
 	chain = map[string]bool{end: true}
@@ -61,14 +65,15 @@ func follow(m *dns.Msg) (chain map[string]bool, end string) {
 			alias[strings.ToLower(c.Hdr.Name)] = strings.ToLower(c.Target)
 		}
 	}
-	for {
+	for range maxAliases {
 		target, ok := alias[end]
 		if !ok || chain[target] {
-			return chain, end
+			break
 		}
 		chain[target] = true
 		end = target
 	}
+	return chain, end
 }
 
 // above reports whether owner is one of the names, or a parent of one.
