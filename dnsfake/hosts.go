@@ -144,10 +144,17 @@ func parseHosts(data string) (lines []hostLine) {
 }
 
 // parseLeases reads dnsmasq's leases: expiry, hardware address or IAID, IP
-// address, name or "*", client ID or DUID.
+// address, name or "*", client ID or DUID. A client chooses its name, and is
+// not to become the proxy or router of the others by it (VU#598349).
 func parseLeases(data string) (lines []hostLine) {
 	for text := range strings.Lines(data) {
-		if fields := strings.Fields(text); len(fields) >= 4 {
+		fields := strings.Fields(text)
+		if len(fields) < 4 {
+			continue
+		}
+		switch first, _, _ := strings.Cut(key(fields[3]), "."); first {
+		case "wpad", "isatap", "localhost":
+		default:
 			lines = appendLine(lines, fields[2], fields[3:4])
 		}
 	}

@@ -139,3 +139,12 @@ func FuzzHosts(f *testing.F) {
 		}
 	})
 }
+
+// TestParseLeases has clients that choose names which are not theirs to have.
+func TestParseLeases(t *testing.T) {
+	lines := parseLeases("1 aa 192.168.77.9 wpad *\n1 aa 192.168.77.10 ISATAP *\n" +
+		"1 aa 192.168.77.11 wpad.lan *\n1 aa 192.168.77.12 localhost *\n1 aa 192.168.77.13 printer *\nduid 1\n")
+	if got := fmt.Sprint(lines); len(lines) != 1 || !strings.Contains(got, "printer") {
+		t.Errorf("got %s", got)
+	}
+}
