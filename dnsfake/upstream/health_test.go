@@ -34,51 +34,54 @@ func mortals(t *testing.T, n int) ([]*mortal, []Server) {
 	return all, servers
 }
 
-// TestOneOfThreeDies also revives it.
+// TestOneOfThreeDies also revives it. How long anything takes is left open: a
+// slow machine has the living servers overtaken too.
 func TestOneOfThreeDies(t *testing.T) {
 	all, servers := mortals(t, 3)
 	clock := newClock()
 	r := resolver(t, Config{Now: clock.now, Retry: 50 * time.Millisecond}, servers...)
 	question := 0
-	// ask asks, has an answer, and returns how many queries the first got.
-	ask := func() uint64 {
+	// ask asks n questions, has answers, and returns how many queries the first
+	// server got and what is known of it when it has none left.
+	ask := func(n int) (uint64, Health) {
 		t.Helper()
-		question++
 		before := r.Health()[0].Asked
-		if _, err := r.LookupNetIP(t.Context(), "ip4", fmt.Sprintf("n%d.example", question)); err != nil {
-			t.Fatal(err)
+		for range n {
+			question++
+			if _, err := r.LookupNetIP(t.Context(), "ip4", fmt.Sprintf("n%d.example", question)); err != nil {
+				t.Fatal(err)
+			}
 		}
-		return r.Health()[0].Asked - before
+		for r.Health()[0].InFlight > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		h := r.Health()[0]
+		return h.Asked - before, h
 	}
-	if ask() == 0 {
+	if asked, _ := ask(1); asked == 0 {
 		t.Error("the first server is not preferred")
 	}
 	all[0].dead.Store(true)
-	for range 50 { // each has the dead one fail, and is answered nevertheless
-		if ask(); r.Health()[0].Down {
-			break
-		}
-	}
-	h := r.Health()[0]
+	_, h := ask(maxFailures)
 	if !h.Down || h.Failures < maxFailures || h.Failed < maxFailures || !errors.Is(h.Err, syscall.ETIMEDOUT) {
 		t.Fatalf("of a dead server is known %+v", h)
 	}
-	if ask() != 0 {
-		t.Error("a server that is down is asked")
+	if asked, _ := ask(20); asked == 20 {
+		t.Error("a server that is down is asked as if it were up")
 	}
 
 	all[0].dead.Store(false)
-	clock.add(2 * minPause)
-	probes := uint64(0)
-	for range 50 { // the second may be faster than the probe
-		if probes += ask(); !r.Health()[0].Down {
-			break
+	for tries := 0; h.Down; tries++ { // a probe may be overtaken
+		if tries == 20 {
+			t.Fatalf("a server that is back stays down: %+v", h)
+		}
+		clock.add(2 * maxPause)
+		var probes uint64
+		if probes, h = ask(1); probes == 0 {
+			t.Fatal("a server that is due is not probed")
 		}
 	}
-	if probes != 1 || r.Health()[0].Down {
-		t.Fatalf("%d probes, then %+v", probes, r.Health()[0])
-	}
-	if ask() == 0 {
+	if asked, _ := ask(1); asked == 0 {
 		t.Error("a server that is back is not preferred")
 	}
 }
