@@ -20,6 +20,9 @@ type Counters struct {
 	TCPRefused   uint64 // of these, refused by the Handler
 	TCPAbandoned uint64 // of these, given up by the client in the handshake
 
+	TCPHandedBack uint64 // of the accepted ones, left to the kernel
+	TCPNotTaken   uint64 // requests that the kernel should have taken and did not
+
 	UDPUnknown   uint64 // datagrams to addresses that stand for nothing: port unreachable
 	UDPOverLimit uint64 // datagrams above MaxUDPFlows or MaxUDPFlowsPerClient: port unreachable
 	UDPFlows     uint64 // flows given to the Handler
@@ -33,6 +36,7 @@ type counters struct {
 	deviceErrors, icmpSent, icmpSuppressed         atomic.Uint64
 	tcpUnknown, tcpOverLimit, tcpRequests          atomic.Uint64
 	tcpAccepted, tcpRefused, tcpAbandoned          atomic.Uint64
+	tcpHandedBack, tcpNotTaken                     atomic.Uint64
 	udpUnknown, udpOverLimit, udpFlows, udpRefused atomic.Uint64
 }
 
@@ -51,6 +55,8 @@ func (c *counters) snapshot() Counters {
 		TCPAccepted:    c.tcpAccepted.Load(),
 		TCPRefused:     c.tcpRefused.Load(),
 		TCPAbandoned:   c.tcpAbandoned.Load(),
+		TCPHandedBack:  c.tcpHandedBack.Load(),
+		TCPNotTaken:    c.tcpNotTaken.Load(),
 		UDPUnknown:     c.udpUnknown.Load(),
 		UDPOverLimit:   c.udpOverLimit.Load(),
 		UDPFlows:       c.udpFlows.Load(),

@@ -38,6 +38,7 @@ type tcpSide struct {
 
 	mu      sync.Mutex // guards what follows
 	pending map[netstack.TransportEndpointID]*TCPRequest
+	lent    map[netstack.TransportEndpointID]*lent // the kernel's
 	quota   quota
 }
 
@@ -46,6 +47,7 @@ func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack) *tcpSide
 		Stack:   s,
 		network: network,
 		pending: make(map[netstack.TransportEndpointID]*TCPRequest),
+		lent:    make(map[netstack.TransportEndpointID]*lent),
 		quota:   newQuota(s.config.MaxPending, s.config.MaxPendingPerClient),
 	}
 	// The quota is the bound: the forwarder's own knows no clients.
@@ -58,6 +60,9 @@ func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack) *tcpSide
 // handle takes a segment that belongs to no connection. Where it is false,
 // netstack answers with an RST.
 func (t *tcpSide) handle(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
+	if t.kernels(id, pkt) {
+		return true
+	}
 	if !isSYN(header.TCP(pkt.TransportHeader().Slice()).Flags()) {
 		return false
 	}
@@ -116,6 +121,7 @@ func (t *tcpSide) serve(ctx context.Context, syn *tcp.ForwarderRequest) {
 	t.mu.Unlock()
 	r.syn = syn
 	t.config.Handler.ServeTCP(ctx, r)
+	t.takeBack(r)
 	r.Refuse(syscall.ECONNREFUSED)
 	if r.conn != nil {
 		r.conn.Close()
