@@ -295,7 +295,7 @@ func (b *box) dialSOCKS(ctx context.Context, network string, client6 bool, dest 
 	if client6 {
 		server = b.socks6
 	}
-	return outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: server}).Dial(ctx, network, dest)
+	return outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: server}, nil).Dial(ctx, network, dest)
 }
 
 // exchange sends a message over conn and checks the echo and the family that
@@ -401,7 +401,7 @@ func TestResolve(t *testing.T) {
 		c.Rules = []config.Rule{{Outlet: "far"}}
 	})
 	for _, b := range []*box{last, first} {
-		way := outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: b.socks4})
+		way := outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: b.socks4}, nil)
 		for name, want := range map[string]netip.Addr{"v4only.test": far4, "v6only.test": far6} {
 			if ip, err := way.Resolve(t.Context(), name); ip != want || err != nil {
 				t.Errorf("%s is %s, %v", name, ip, err)

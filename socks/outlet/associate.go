@@ -51,12 +51,17 @@ func (v *Via) listenPacket(ctx context.Context) (*viaPackets, error) {
 		}
 		return nil, err
 	}
+	relay = v.reachable(relay, control)
+	if err := v.vetRelay(relay, control); err != nil {
+		control.Close()
+		return nil, err
+	}
 	conn, err := way.ListenPacket(ctx)
 	if err != nil {
 		control.Close()
 		return nil, err
 	}
-	p := &viaPackets{control: control, conn: conn, relay: v.reachable(relay, control)}
+	p := &viaPackets{control: control, conn: conn, relay: relay}
 	p.ended.Go(func() {
 		io.Copy(io.Discard, control) // the relay ends with it, however that is
 		conn.Close()
@@ -159,8 +164,8 @@ func (f *viaFlow) LocalAddr() net.Addr {
 	return &net.UDPAddr{IP: net.IPv6unspecified}
 }
 
-// RemoteAddr is the relay's address, where that is none but a name the zero
-// one.
+// RemoteAddr is the relay's address; in a chain that may be a name, and this
+// the zero one.
 func (f *viaFlow) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(f.relay.AddrPort()) }
 
 // SetDeadline is SetReadDeadline: writing never waits.

@@ -23,8 +23,8 @@ func TestBind(t *testing.T) {
 		last, first := newNode(t, ip, names), newNode(t, "127.0.0.1", nil)
 		for what, way := range map[string]BindOutlet{
 			"direct": direct,
-			"via":    NewVia(direct, socks.Client{Server: last.addr}),
-			"chain":  NewVia(NewVia(direct, socks.Client{Server: first.addr}), socks.Client{Server: last.addr}),
+			"via":    NewVia(direct, socks.Client{Server: last.addr}, nil),
+			"chain":  NewVia(NewVia(direct, socks.Client{Server: first.addr}, nil), socks.Client{Server: last.addr}, nil),
 		} {
 			t.Run(ip+" "+what, func(t *testing.T) {
 				b, err := way.Bind(t.Context(), peer)

@@ -2,12 +2,15 @@ package outlet
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -117,9 +120,9 @@ func TestChainUDP(t *testing.T) {
 			first := newNode(t, "127.0.0.1", nil)
 			local := &hosts{}
 			var way Outlet = NewDirect(DirectConfig{Resolver: local})
-			way = NewVia(way, socks.Client{Server: first.addr})
-			way = NewVia(way, socks.Client{Server: second.addr})
-			chain := NewVia(way, socks.Client{Server: socks.Addr{Name: "third.test", Port: third.addr.Port}})
+			way = NewVia(way, socks.Client{Server: first.addr}, nil)
+			way = NewVia(way, socks.Client{Server: second.addr}, nil)
+			chain := NewVia(way, socks.Client{Server: socks.Addr{Name: "third.test", Port: third.addr.Port}}, nil)
 
 			p, err := chain.ListenPacket(t.Context())
 			if err != nil {
@@ -161,7 +164,7 @@ func TestChainUDP(t *testing.T) {
 func TestViaRemembersNoUDP(t *testing.T) {
 	n := newNode(t, "127.0.0.1", nil)
 	n.noUDP = true
-	v := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: n.addr})
+	v := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: n.addr}, nil)
 	for range 3 {
 		if _, err := v.Dial(t.Context(), "udp", name); !errors.Is(err, syscall.EOPNOTSUPP) {
 			t.Errorf("got %v", err)
@@ -182,7 +185,7 @@ func TestViaPacketsEndWithHop(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- (&socks.Server{Handler: &node{}}).Serve(ctx, ln) }()
 	server := socks.AddrFromAddrPort(ln.Addr().(*net.TCPAddr).AddrPort())
-	p, err := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: server}).ListenPacket(t.Context())
+	p, err := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: server}, nil).ListenPacket(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,9 +199,49 @@ func TestViaPacketsEndWithHop(t *testing.T) {
 	}
 }
 
+// A server may have its relay where it is itself, or elsewhere where the Guard
+// lets datagrams go: not on this host's loopback, nor in its LAN.
+func TestViaVetsTheRelay(t *testing.T) {
+	guard := NewGuard(nil, nil, prefixes("203.0.113.0/24"))
+	for bound, want := range map[string]syscall.Errno{
+		"01 7f000001 0007":                         0,
+		"01 00000000 0007":                         0,
+		"01 cb007107 0007":                         0,
+		"01 7f000002 0035":                         syscall.EACCES,
+		"04 00000000000000000000000000000001 0035": syscall.EACCES,
+		"03 09 6c6f63616c686f7374 0035":            syscall.EPROTO,
+	} {
+		ln := listen(t, "127.0.0.1")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			io.ReadFull(conn, make([]byte, 3))
+			conn.Write([]byte{5, 0})
+			io.ReadFull(conn, make([]byte, 10))
+			reply, _ := hex.DecodeString(strings.ReplaceAll("05 00 00"+bound, " ", ""))
+			conn.Write(reply)
+			io.Copy(io.Discard, conn)
+		}()
+		server := socks.AddrFromAddrPort(ln.Addr().(*net.TCPAddr).AddrPort())
+		p, err := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: server}, guard.Vet).ListenPacket(t.Context())
+		if want == 0 && err != nil || want != 0 && !errors.Is(err, want) {
+			t.Errorf("a relay at %s: %v, want %v", bound, err, want)
+		}
+		if p != nil {
+			p.Close()
+		}
+		<-done
+	}
+}
+
 func TestReachable(t *testing.T) {
-	v := NewVia(Reject{}, socks.Client{Server: name})
-	chained := NewVia(v, socks.Client{Server: name})
+	v := NewVia(Reject{}, socks.Client{Server: name}, nil)
+	chained := NewVia(v, socks.Client{Server: name}, nil)
 	echo, _ := echoServer(t, "127.0.0.1")
 	conn, err := net.Dial("tcp", echo.String())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 
 	"sixgate/socks"
 )
@@ -15,13 +16,16 @@ import (
 type Via struct {
 	over   Outlet
 	client socks.Client
-	noUDP  atomic.Int64 // until when the server is not asked for UDP, Unix time
+	vet    func(netip.Addr) error // may be nil
+	noUDP  atomic.Int64           // until when the server is not asked for UDP, Unix time
 }
 
 // NewVia returns the way out through the server of client, which over dials.
-// With another Via for over it is a chain, of any length.
-func NewVia(over Outlet, client socks.Client) *Via {
-	return &Via{over: over, client: client}
+// With another Via for over it is a chain, of any length. The server is
+// trusted to be where it is, and not to name others: vet, which may be nil,
+// tells which other addresses must not get datagrams at its word.
+func NewVia(over Outlet, client socks.Client, vet func(netip.Addr) error) *Via {
+	return &Via{over: over, client: client, vet: vet}
 }
 
 // Dial connects to dest. Datagrams to a server that is known to carry none are
@@ -58,13 +62,34 @@ func (v *Via) reachable(bound socks.Addr, conn net.Conn) socks.Addr {
 		return bound
 	}
 	server := v.client.Server
-	if _, chained := v.over.(*Via); !chained {
-		if far, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-			server = socks.AddrFromAddrPort(far.AddrPort())
-		}
+	if far, ok := conn.RemoteAddr().(*net.TCPAddr); ok && !v.chained() {
+		server = socks.AddrFromAddrPort(far.AddrPort())
 	}
 	server.Port = bound.Port
 	return server
+}
+
+// chained reports whether another server reaches this one for us. It is then
+// the one that sends datagrams to wherever this one wants them, and that has
+// to be careful.
+func (v *Via) chained() bool {
+	_, chained := v.over.(*Via)
+	return chained
+}
+
+// vetRelay returns why datagrams must not go to relay, for which the server at
+// the other end of conn asks: it might use us to reach what it cannot.
+func (v *Via) vetRelay(relay socks.Addr, conn net.Conn) error {
+	far, ok := conn.RemoteAddr().(*net.TCPAddr)
+	switch {
+	case v.chained() || ok && relay.IP == socks.AddrFromAddrPort(far.AddrPort()).IP:
+		return nil
+	case relay.IsName():
+		return fmt.Errorf("a relay by the name %s: %w", relay, syscall.EPROTO)
+	case v.vet == nil:
+		return nil
+	}
+	return v.vet(relay.IP)
 }
 
 // Resolve asks the server, which has to speak Tor's RESOLVE.

@@ -225,9 +225,9 @@ func TestChain(t *testing.T) {
 			local := &hosts{known: map[string]string{"first.test": "127.0.0.1"}}
 
 			var way Outlet = NewDirect(DirectConfig{Resolver: local})
-			way = NewVia(way, socks.Client{Server: socks.Addr{Name: "first.test", Port: first.addr.Port}})
-			way = NewVia(way, socks.Client{Server: socks.Addr{Name: "second.test", Port: second.addr.Port}})
-			way = NewVia(way, socks.Client{Server: socks.Addr{Name: "third.test", Port: third.addr.Port}})
+			way = NewVia(way, socks.Client{Server: socks.Addr{Name: "first.test", Port: first.addr.Port}}, nil)
+			way = NewVia(way, socks.Client{Server: socks.Addr{Name: "second.test", Port: second.addr.Port}}, nil)
+			way = NewVia(way, socks.Client{Server: socks.Addr{Name: "third.test", Port: third.addr.Port}}, nil)
 
 			conn, err := way.Dial(t.Context(), "tcp", socks.Addr{Name: "target.test", Port: echo.Port()})
 			if err != nil {
@@ -258,7 +258,7 @@ func TestChainRefusals(t *testing.T) {
 	closed.Close()
 	last := newNode(t, "127.0.0.1", nil)
 	first := newNode(t, "::1", nil)
-	chain := NewVia(NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: first.addr}), socks.Client{Server: last.addr})
+	chain := NewVia(NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: first.addr}, nil), socks.Client{Server: last.addr}, nil)
 	for _, tt := range []struct {
 		dest  socks.Addr
 		errno syscall.Errno
@@ -274,7 +274,7 @@ func TestChainRefusals(t *testing.T) {
 	}
 	// A hop that is not there is the refusal of the hop before it.
 	gone := socks.AddrFromAddrPort(closed.Addr().(*net.TCPAddr).AddrPort())
-	_, err := NewVia(chain, socks.Client{Server: gone}).Dial(t.Context(), "tcp", name)
+	_, err := NewVia(chain, socks.Client{Server: gone}, nil).Dial(t.Context(), "tcp", name)
 	var refused *socks.ReplyError
 	if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &refused) || refused.Hop != last.addr {
 		t.Errorf("missing hop: %v", err)
@@ -282,14 +282,14 @@ func TestChainRefusals(t *testing.T) {
 }
 
 func TestViaUDP(t *testing.T) {
-	_, err := NewVia(Reject{}, socks.Client{Server: name}).Dial(t.Context(), "udp", name)
+	_, err := NewVia(Reject{}, socks.Client{Server: name}, nil).Dial(t.Context(), "udp", name)
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestViaRejected(t *testing.T) {
-	_, err := NewVia(Reject{}, socks.Client{Server: name}).Dial(t.Context(), "tcp", name)
+	_, err := NewVia(Reject{}, socks.Client{Server: name}, nil).Dial(t.Context(), "tcp", name)
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("got %v", err)
 	}
@@ -301,7 +301,7 @@ func TestViaSilentHop(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	hop := socks.AddrFromAddrPort(ln.Addr().(*net.TCPAddr).AddrPort())
-	_, err := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: hop}).Dial(ctx, "tcp", name)
+	_, err := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: hop}, nil).Dial(ctx, "tcp", name)
 	if !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("got %v", err)
 	}
