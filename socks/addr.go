@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -36,6 +37,16 @@ var errZone = errors.New("a zone has no meaning here")
 // IPv4, and a zone is dropped.
 func AddrFromAddrPort(ap netip.AddrPort) Addr {
 	return Addr{IP: ap.Addr().Unmap().WithZone(""), Port: ap.Port()}
+}
+
+// AddrPortOf returns the address and port of a, a *net.TCPAddr or a
+// *net.UDPAddr, unmapped and without zone; that of any other is the zero
+// AddrPort.
+func AddrPortOf(a net.Addr) netip.AddrPort {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		return AddrFromAddrPort(a.AddrPort()).AddrPort()
+	}
+	return netip.AddrPort{}
 }
 
 // ParseHost returns the Addr of host, a name or an IP literal of either

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"sixgate/socks/datagram"
 )
 
 // Association is the relay of a UDP ASSOCIATE (RFC 1928, section 7): the
@@ -19,11 +21,6 @@ type Association struct {
 	port    atomic.Uint32 // of client, once it has sent something; 0 before
 	ended   sync.WaitGroup
 }
-
-// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
-const maxDatagram = 64 << 10
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, maxDatagram); return &b }}
 
 // Associate opens a relay on the address that the client has connected to, and
 // tells the client of it. The caller is to close the Association.
@@ -79,10 +76,9 @@ func (a *Association) WriteTo(b []byte, from Addr) error {
 	if port == 0 {
 		return nil
 	}
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	*buf = AppendDatagram((*buf)[:0], from, b)
-	_, err := a.relay.WriteToUDPAddrPort(*buf, netip.AddrPortFrom(a.client, uint16(port)))
+	buf := datagram.Take()
+	defer buf.Give()
+	_, err := a.relay.WriteToUDPAddrPort(AppendDatagram(buf[:0], from, b), netip.AddrPortFrom(a.client, uint16(port)))
 	return err
 }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sixgate/socks/datagram"
 )
 
 // echoDatagrams answers each datagram of an association as if by its
@@ -23,7 +25,7 @@ func echoDatagrams(_ context.Context, r *Request) {
 		return
 	}
 	defer a.Close()
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, datagram.Max)
 	for {
 		n, dest, err := a.ReadFrom(buf)
 		if err != nil {
@@ -97,7 +99,7 @@ func TestAssociate(t *testing.T) {
 		t.Run(tt.listen+" "+tt.request, func(t *testing.T) {
 			_, relay := associate(t, tt.listen, tt.request)
 			conn := dialUDP(t, tt.local, relay)
-			buf := make([]byte, maxDatagram)
+			buf := make([]byte, datagram.Max)
 			for _, dgram := range [][2]string{
 				{"0000 00 01 c0000201 0035 6869", "0000 00 01 c0000201 0035 6869"},
 				{"0000 00 04 20010db8000000000000000000000001 0035", "0000 00 04 20010db8000000000000000000000001 0035"},
@@ -122,7 +124,7 @@ func TestAssociationDrops(t *testing.T) {
 	stranger := dialUDP(t, "127.0.0.77", relay)
 	stranger.Write(unhex(t, good))
 	client := dialUDP(t, "127.0.0.1", relay)
-	buf := make([]byte, maxDatagram)
+	buf := make([]byte, datagram.Max)
 	for _, bad := range []string{
 		"", "00", "0000 00", "0000 00 01 c00002", "0000 00 09 c0000201 0035", "0000 01 01 c0000201 0035 6869",
 		"0000 81 01 c0000201 0035 6869", "0000 00 03 00 0035", "0000 00 03 ff 61 0035", "0000 00 01 c0000201 0000 6869",

@@ -39,7 +39,7 @@ func (c Client) Associate(ctx context.Context, conn net.Conn) (relay Addr, err e
 	// Zeros of the wrong family are refused by a Dante without IPv4
 	// (hev-socks5-tproxy#28).
 	var hint Addr
-	if addrPort(conn.RemoteAddr()).Addr().Is6() {
+	if AddrPortOf(conn.RemoteAddr()).Addr().Is6() {
 		hint.IP = netip.IPv6Unspecified()
 	}
 	err = c.interruptible(ctx, conn, func() error {

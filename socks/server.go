@@ -146,16 +146,8 @@ func hangUp(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// remote returns where conn comes from, the address unmapped and without zone.
-// It is the zero AddrPort of a connection of no such address.
-func remote(conn net.Conn) netip.AddrPort { return addrPort(conn.RemoteAddr()) }
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
-		return AddrFromAddrPort(a.AddrPort()).AddrPort()
-	}
-	return netip.AddrPort{}
-}
+// remote returns where conn comes from.
+func remote(conn net.Conn) netip.AddrPort { return AddrPortOf(conn.RemoteAddr()) }
 
 func (s *Server) logger() *slog.Logger {
 	return cmp.Or(s.Logger, slog.New(slog.DiscardHandler))

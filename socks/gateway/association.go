@@ -13,12 +13,11 @@ import (
 	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 	"sixgate/socks/outlet"
 )
 
 const (
-	// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
-	maxDatagram = 64 << 10
 	// maxTargets bounds the destinations that an association remembers.
 	maxTargets = 1024
 	// maxQueue bounds the datagrams that wait for the way to a destination: a
@@ -29,8 +28,6 @@ const (
 	// refusedTime is how long a destination without a way is not tried again.
 	refusedTime = 5 * time.Second
 )
-
-var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // PendingAssociation is a relay of datagrams that a client has asked for and
 // not yet been given: a SOCKS UDP ASSOCIATE. Refuse may follow an Associate
@@ -108,8 +105,8 @@ func (a *association) run() {
 	defer a.client.Close()
 	defer stop()
 	defer cancel() // closes all egresses
-	buf := buffers.Get().(*[maxDatagram]byte)
-	defer buffers.Put(buf)
+	buf := datagram.Take()
+	defer buf.Give()
 	for {
 		n, dest, err := a.client.ReadFrom(buf[:])
 		if err != nil {
@@ -280,8 +277,8 @@ func (a *association) forget(name string, e *egress) {
 func (a *association) answer(e *egress) {
 	defer e.conn.Close()
 	defer context.AfterFunc(a.ctx, func() { e.conn.Close() })()
-	buf := buffers.Get().(*[maxDatagram]byte)
-	defer buffers.Put(buf)
+	buf := datagram.Take()
+	defer buf.Give()
 	for {
 		idle := time.Unix(0, e.last.Load()).Add(a.gateway.UDPIdle)
 		if e.conn.SetReadDeadline(idle) != nil {

@@ -18,14 +18,14 @@ import (
 	"sixgate/socks/route"
 )
 
-type datagram struct {
+type letter struct {
 	payload string
 	addr    socks.Addr
 }
 
 // mail is a PacketConn and an Association in memory.
 type mail struct {
-	in, out  chan datagram
+	in, out  chan letter
 	closed   chan struct{}
 	once     sync.Once
 	mu       sync.Mutex
@@ -34,7 +34,7 @@ type mail struct {
 }
 
 func newMail() *mail {
-	return &mail{in: make(chan datagram, 100), out: make(chan datagram, 100), closed: make(chan struct{}), wake: make(chan struct{})}
+	return &mail{in: make(chan letter, 100), out: make(chan letter, 100), closed: make(chan struct{}), wake: make(chan struct{})}
 }
 
 func (m *mail) ReadFrom(b []byte) (int, socks.Addr, error) {
@@ -56,7 +56,7 @@ func (m *mail) send(b []byte, addr socks.Addr) error {
 	case <-m.closed:
 		return net.ErrClosed
 	default:
-		m.out <- datagram{string(b), addr}
+		m.out <- letter{string(b), addr}
 		return nil
 	}
 }
@@ -138,14 +138,14 @@ func TestServeAssociation(t *testing.T) {
 			close(done)
 		}()
 		for _, to := range []string{"slow.test:1", "192.0.2.9:25", "192.0.2.9:26", "unknown.test:1", "192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1", "a.far.test:1"} {
-			c.in <- datagram{"to " + to, addr(to)}
+			c.in <- letter{"to " + to, addr(to)}
 			synctest.Wait()
 		}
 		if len(def.opened) != 1 || len(far.opened) != 1 {
 			t.Fatalf("%d and %d sockets, want one of each outlet", len(def.opened), len(far.opened))
 		}
 		for _, to := range []string{"192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1"} {
-			if got := <-def.opened[0].out; got != (datagram{"to " + to, addr(to)}) {
+			if got := <-def.opened[0].out; got != (letter{"to " + to, addr(to)}) {
 				t.Errorf("sent %v, want it to %s", got, to)
 			}
 		}
@@ -153,8 +153,8 @@ func TestServeAssociation(t *testing.T) {
 			t.Errorf("sent %v", got)
 		}
 		for _, from := range []string{"192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1"} {
-			def.opened[0].in <- datagram{"re", addr(from)}
-			if got := <-c.out; got != (datagram{"re", addr(from)}) {
+			def.opened[0].in <- letter{"re", addr(from)}
+			if got := <-c.out; got != (letter{"re", addr(from)}) {
 				t.Errorf("answered %v, want it from %s", got, from)
 			}
 		}
@@ -170,7 +170,7 @@ func TestServeAssociation(t *testing.T) {
 		if _, open := <-def.opened[0].closed; open {
 			t.Error("still open")
 		}
-		c.in <- datagram{"again", addr("192.0.2.9:1")}
+		c.in <- letter{"again", addr("192.0.2.9:1")}
 		synctest.Wait()
 		if len(def.opened) != 2 {
 			t.Fatalf("%d sockets after a silence, want a second one", len(def.opened))

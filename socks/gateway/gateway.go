@@ -122,13 +122,13 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 		p.Refuse(err)
 		return err
 	}
-	bound := addrPort(far.LocalAddr())
+	bound := socks.AddrPortOf(far.LocalAddr())
 	near, err := p.Accept(bound)
 	if err != nil {
 		far.Close()
 		return fmt.Errorf("accepting %s: %w", f.Client, err)
 	}
-	f.note(func(w *way) { w.far = addrPort(far.RemoteAddr()) })
+	f.note(func(w *way) { w.far = socks.AddrPortOf(far.RemoteAddr()) })
 	g.join(f, bound.Addr())
 	return g.carry(f, near, far)
 }
@@ -180,13 +180,4 @@ func (g *Gateway) Shutdown(ctx context.Context) {
 	g.live.Wait()
 	stop()
 	g.abort()
-}
-
-// addrPort returns the address of a, or the zero AddrPort where a is none.
-func addrPort(a net.Addr) netip.AddrPort {
-	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
 }

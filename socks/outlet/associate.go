@@ -12,17 +12,13 @@ import (
 	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 )
 
 // noUDPTime is how long a server that has refused UDP is not asked again.
 // Clients of UDP send again within seconds, and each time would cost a
 // connection (hev-socks5-tunnel#254).
 const noUDPTime = time.Minute
-
-// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
-const maxDatagram = 64 << 10
-
-var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // ListenPacket returns a PacketConn that a UDP ASSOCIATE of the server carries.
 // The way to the server has to carry datagrams, too.
@@ -79,8 +75,8 @@ type viaPackets struct {
 
 // ReadFrom drops what does not come from the relay, or is malformed.
 func (p *viaPackets) ReadFrom(b []byte) (int, socks.Addr, error) {
-	buf := datagrams.Get().(*[maxDatagram]byte)
-	defer datagrams.Put(buf)
+	buf := datagram.Take()
+	defer buf.Give()
 	for {
 		n, from, err := p.conn.ReadFrom(buf[:])
 		if err != nil {
@@ -104,8 +100,8 @@ func answers(dest, from socks.Addr) bool {
 
 // WriteTo copies b behind a header.
 func (p *viaPackets) WriteTo(ctx context.Context, b []byte, dest socks.Addr) error {
-	buf := datagrams.Get().(*[maxDatagram]byte)
-	defer datagrams.Put(buf)
+	buf := datagram.Take()
+	defer buf.Give()
 	return p.conn.WriteTo(ctx, socks.AppendDatagram(buf[:0], dest, b), p.relay)
 }
 

@@ -97,9 +97,7 @@ type directBinding struct {
 	vet   func(netip.Addr) error
 }
 
-func (b *directBinding) Addr() netip.AddrPort {
-	return socks.AddrFromAddrPort(addrPortOf(b.ln.Addr())).AddrPort()
-}
+func (b *directBinding) Addr() netip.AddrPort { return socks.AddrPortOf(b.ln.Addr()) }
 
 func (b *directBinding) Close() error { return b.ln.Close() }
 
@@ -114,53 +112,11 @@ func (b *directBinding) Accept(ctx context.Context) (net.Conn, netip.AddrPort, e
 			}
 			return nil, netip.AddrPort{}, fmt.Errorf("waiting for a connection to %s: %w", b.Addr(), socks.WithErrno(err))
 		}
-		from := socks.AddrFromAddrPort(addrPortOf(conn.RemoteAddr())).AddrPort()
+		from := socks.AddrPortOf(conn.RemoteAddr())
 		if slices.Contains(b.peers, from.Addr()) || len(b.peers) == 0 && b.vet(from.Addr()) == nil {
 			return conn, from, nil
 		}
 		conn.SetLinger(0) // fails only on a connection that is already gone
 		conn.Close()
 	}
-}
-
-func addrPortOf(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
-
-// Bind asks the server to listen.
-func (v *Via) Bind(ctx context.Context, peer socks.Addr) (Binding, error) {
-	conn, err := v.reach(ctx)
-	if err != nil {
-		return nil, err
-	}
-	bound, err := v.client.Bind(ctx, conn, peer)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return &viaBinding{via: v, conn: conn, bound: v.reachable(bound, conn)}, nil
-}
-
-// viaBinding is the Binding of a Via.
-type viaBinding struct {
-	via   *Via
-	conn  net.Conn // nil when Accept has given it away
-	bound socks.Addr
-}
-
-func (b *viaBinding) Addr() netip.AddrPort { return b.bound.AddrPort() }
-
-func (b *viaBinding) Accept(ctx context.Context) (net.Conn, netip.AddrPort, error) {
-	peer, err := b.via.client.Bound(ctx, b.conn)
-	if err != nil {
-		return nil, netip.AddrPort{}, err
-	}
-	conn := b.conn
-	b.conn = nil
-	return conn, peer.AddrPort(), nil
-}
-
-func (b *viaBinding) Close() error {
-	if b.conn == nil {
-		return nil
-	}
-	return b.conn.Close()
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 )
 
 // echoUDP answers each datagram at ip, preceded by "re: ".
@@ -28,7 +29,7 @@ func echoUDP(t *testing.T, ip string) netip.AddrPort {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for buf := make([]byte, maxDatagram); ; {
+		for buf := make([]byte, datagram.Max); ; {
 			n, from, err := pc.ReadFrom(buf)
 			if err != nil {
 				return

@@ -62,8 +62,8 @@ func (v *Via) reachable(bound socks.Addr, conn net.Conn) socks.Addr {
 		return bound
 	}
 	server := v.client.Server
-	if far, ok := conn.RemoteAddr().(*net.TCPAddr); ok && !v.chained() {
-		server = socks.AddrFromAddrPort(far.AddrPort())
+	if far := socks.AddrPortOf(conn.RemoteAddr()); far.IsValid() && !v.chained() {
+		server = socks.AddrFromAddrPort(far)
 	}
 	server.Port = bound.Port
 	return server
@@ -80,9 +80,8 @@ func (v *Via) chained() bool {
 // vetRelay returns why datagrams must not go to relay, for which the server at
 // the other end of conn asks: it might use us to reach what it cannot.
 func (v *Via) vetRelay(relay socks.Addr, conn net.Conn) error {
-	far, ok := conn.RemoteAddr().(*net.TCPAddr)
-	switch {
-	case v.chained() || ok && relay.IP == socks.AddrFromAddrPort(far.AddrPort()).IP:
+	switch far := socks.AddrPortOf(conn.RemoteAddr()); {
+	case v.chained() || relay.IP.IsValid() && relay.IP == far.Addr():
 		return nil
 	case relay.IsName():
 		return fmt.Errorf("a relay by the name %s: %w", relay, syscall.EPROTO)
@@ -100,6 +99,46 @@ func (v *Via) Resolve(ctx context.Context, name string) (netip.Addr, error) {
 	}
 	defer conn.Close()
 	return v.client.Resolve(ctx, conn, name)
+}
+
+// Bind asks the server to listen.
+func (v *Via) Bind(ctx context.Context, peer socks.Addr) (Binding, error) {
+	conn, err := v.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := v.client.Bind(ctx, conn, peer)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &viaBinding{via: v, conn: conn, bound: v.reachable(bound, conn)}, nil
+}
+
+// viaBinding is the Binding of a Via.
+type viaBinding struct {
+	via   *Via
+	conn  net.Conn // nil when Accept has given it away
+	bound socks.Addr
+}
+
+func (b *viaBinding) Addr() netip.AddrPort { return b.bound.AddrPort() }
+
+func (b *viaBinding) Accept(ctx context.Context) (net.Conn, netip.AddrPort, error) {
+	peer, err := b.via.client.Bound(ctx, b.conn)
+	if err != nil {
+		return nil, netip.AddrPort{}, err
+	}
+	conn := b.conn
+	b.conn = nil
+	return conn, peer.AddrPort(), nil
+}
+
+func (b *viaBinding) Close() error {
+	if b.conn == nil {
+		return nil
+	}
+	return b.conn.Close()
 }
 
 // boundConn is a connection that comes to the far end from local. It has the

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/proxy"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -125,7 +126,7 @@ func (n *node) serveUDP(ctx context.Context, r *socks.Request, direct *Direct) {
 	defer wg.Wait()
 	defer far.Close()
 	wg.Go(func() {
-		for buf := make([]byte, maxDatagram); ; {
+		for buf := make([]byte, datagram.Max); ; {
 			n, from, err := far.ReadFrom(buf)
 			if err != nil {
 				return
@@ -133,7 +134,7 @@ func (n *node) serveUDP(ctx context.Context, r *socks.Request, direct *Direct) {
 			near.WriteTo(buf[:n], from)
 		}
 	})
-	for buf := make([]byte, maxDatagram); ; {
+	for buf := make([]byte, datagram.Max); ; {
 		n, dest, err := near.ReadFrom(buf)
 		if err != nil {
 			return

@@ -6,15 +6,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"time"
+
+	"sixgate/socks/datagram"
 )
-
-// maxDatagram is the largest UDP payload that an IP packet holds, rounded up.
-const maxDatagram = 64 << 10
-
-var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // Datagrams carries datagrams between client and far, one a Read and one a
 // Write, until nothing has moved for idle, one side is closed or ctx ends, and
@@ -32,8 +28,8 @@ func Datagrams(ctx context.Context, client, far net.Conn, idle time.Duration, co
 
 // datagrams copies one datagram at a time. ErrIdle and io.EOF end it.
 func (d *direction) datagrams() error {
-	buf := buffers.Get().(*[maxDatagram]byte)
-	defer buffers.Put(buf)
+	buf := datagram.Take()
+	defer buf.Give()
 	deadline := time.Time{}
 	for {
 		if wake := d.wake(); wake.Sub(deadline) > d.limits.Idle/4 {

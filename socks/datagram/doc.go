@@ -1,0 +1,2 @@
+// Package datagram lends buffers that hold any datagram.
+package datagram
