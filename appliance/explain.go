@@ -140,7 +140,8 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 		}
 		return addrs
 	}
-	name := a.pickRule(e, route.Flow{Network: "tcp", Client: client, Dest: dest}, look)
+	flow := route.Flow{Network: "tcp", Client: client, Dest: dest}
+	name := a.pickRule(e, flow, func() []netip.Addr { return a.parts.gateway.Unrejected(flow, look()) })
 	if o, ok := a.outlet(name); ok && o.Type != config.OutletDirect {
 		if o.Type == config.OutletReject {
 			e.say("That outlet refuses every connection.")
@@ -155,6 +156,10 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 	}
 	for _, ip := range addrs {
 		if err := a.parts.guard.Vet(ip); err != nil {
+			e.say("%s is not dialled: %v.", ip, err)
+			continue
+		}
+		if err := a.parts.gateway.Permits(flow, ip, name); err != nil {
 			e.say("%s is not dialled: %v.", ip, err)
 			continue
 		}

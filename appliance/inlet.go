@@ -118,7 +118,7 @@ func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
 	case socks.CommandBind:
 		in.gateway.ServeBind(ctx, s, r)
 	case socks.CommandUDPAssociate:
-		in.gateway.ServeAssociation(s, pendingAssociation{r, in})
+		in.gateway.ServeAssociation(ctx, s, pendingAssociation{r, in})
 	case socks.CommandResolve:
 		if ip, err := in.gateway.Resolve(ctx, s); err != nil {
 			r.Refuse(err)

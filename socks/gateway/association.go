@@ -18,8 +18,10 @@ import (
 )
 
 const (
-	// maxTargets bounds the destinations that an association remembers.
+	// maxTargets bounds the destinations that an association remembers, and
+	// maxOpening those among them whose way is being looked for.
 	maxTargets = 1024
+	maxOpening = 64
 	// maxQueue bounds the datagrams that wait for the way to a destination: a
 	// client that asks sends one or a few, and again when no answer comes.
 	maxQueue = 16
@@ -50,20 +52,24 @@ type Association interface {
 // ServeAssociation relays datagrams between a client and as many destinations
 // as it likes, each by the outlet that the rules give it, until the client or
 // Shutdown ends it. To all destinations that share an outlet the client is one
-// address.
-func (g *Gateway) ServeAssociation(s Session, p PendingAssociation) {
+// address. Where all are bound to, the client is refused if that carries no
+// datagrams; ctx bounds finding out.
+func (g *Gateway) ServeAssociation(ctx context.Context, s Session, p PendingAssociation) {
 	f, err := g.begin(s)
 	if err != nil {
 		p.Refuse(err)
 		return
 	}
-	client, err := p.Associate()
-	if err != nil {
-		p.Refuse(err)
-	} else {
-		a := &association{gateway: g, flow: f, client: client, targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
-		a.run()
+	a := newAssociation(g, f)
+	if err = a.prepare(ctx); err == nil {
+		a.client, err = p.Associate()
 	}
+	if err == nil {
+		a.run()
+	} else {
+		p.Refuse(err)
+	}
+	a.close()
 	g.end(f, err)
 }
 
@@ -71,13 +77,16 @@ func (g *Gateway) ServeAssociation(s Session, p PendingAssociation) {
 type association struct {
 	gateway *Gateway
 	flow    *flow
-	client  Association
-	ctx     context.Context // of what it waits for
+	client  Association // stands once begun is closed
+	begun   chan struct{}
+	ctx     context.Context // of what it waits for, and of all egresses
+	cancel  context.CancelFunc
 	workers sync.WaitGroup
 
 	mu       sync.Mutex
 	targets  map[socks.Addr]*target // guarded by mu
 	egresses map[string]*egress     // by outlet, guarded by mu
+	opening  int                    // targets that are being opened; guarded by mu
 	queued   int                    // octets in all queues; guarded by mu
 	families [2]bool                // that have answered: IPv4, IPv6; guarded by mu
 }
@@ -97,14 +106,36 @@ type egress struct {
 	last   atomic.Int64 // when it last carried something, Unix nanoseconds
 }
 
+func newAssociation(g *Gateway, f *flow) *association {
+	a := &association{gateway: g, flow: f, begun: make(chan struct{}), targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
+	a.ctx, a.cancel = context.WithCancel(g.relays)
+	return a
+}
+
+// prepare opens the way out where the rules leave no choice.
+func (a *association) prepare(ctx context.Context) error {
+	names := a.gateway.Rules.Outlets(a.flow.to(socks.Addr{}))
+	if len(names) > 1 {
+		return nil // the destination decides
+	}
+	ctx, done, err := a.gateway.dialling(ctx, a.flow)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, err = a.egress(ctx, a.gateway.limit(a.flow, names[0]))
+	return err
+}
+
+func (a *association) close() {
+	a.cancel() // closes all egresses
+	a.workers.Wait()
+}
+
 func (a *association) run() {
-	var cancel context.CancelFunc
-	a.ctx, cancel = context.WithCancel(a.gateway.relays)
-	stop := context.AfterFunc(a.ctx, func() { a.client.Close() })
-	defer a.workers.Wait()
+	close(a.begun)
 	defer a.client.Close()
-	defer stop()
-	defer cancel() // closes all egresses
+	defer context.AfterFunc(a.ctx, func() { a.client.Close() })()
 	buf := datagram.Take()
 	defer buf.Give()
 	for {
@@ -133,10 +164,11 @@ func (a *association) egressTo(dest socks.Addr, b []byte) *egress {
 	case t != nil && t.refused.IsZero():
 		a.queueLocked(t, b)
 	case t != nil && time.Now().Before(t.refused):
-	case t != nil || a.makeRoomLocked():
+	case a.opening < maxOpening && (t != nil || a.makeRoomLocked()):
 		t = &target{}
 		a.targets[dest] = t
 		a.queueLocked(t, b)
+		a.opening++
 		a.workers.Go(func() { a.open(t, dest) })
 	}
 	return nil
@@ -170,7 +202,7 @@ func (a *association) forgetTarget(dest socks.Addr, e *egress) {
 }
 
 // makeRoomLocked forgets a target if there are too many, but none that is
-// being opened: that bounds the goroutines.
+// being opened: so there are no more goroutines than that count.
 func (a *association) makeRoomLocked() bool {
 	if len(a.targets) < maxTargets {
 		return true
@@ -187,29 +219,44 @@ func (a *association) makeRoomLocked() bool {
 // open finds the way to dest, and sends what waits for it. The first datagram
 // may have to wait for a look-up; no other destination waits for that.
 func (a *association) open(t *target, dest socks.Addr) {
-	ctx, cancel := a.gateway.dialContext(a.ctx)
-	defer cancel()
+	err := a.openWay(t, dest)
+	if err != nil {
+		a.gateway.Logger.Debug("no way for datagrams", "client", a.flow.Client, "dest", dest, "err", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opening--
+	if err != nil {
+		a.takeLocked(t)
+		t.refused = time.Now().Add(refusedTime)
+	}
+}
+
+func (a *association) openWay(t *target, dest socks.Addr) error {
+	ctx, done, err := a.gateway.dialling(a.ctx, a.flow)
+	if err != nil {
+		return err
+	}
+	defer done()
 	e, err := a.egress(ctx, a.gateway.pick(ctx, a.flow, dest))
-	for err == nil {
+	if err != nil {
+		return err
+	}
+	for {
 		a.mu.Lock()
 		queue := a.takeLocked(t)
 		if len(queue) == 0 {
 			t.egress = e
 			a.mu.Unlock()
-			return
+			return nil
 		}
 		a.mu.Unlock()
 		for _, b := range queue {
-			if err = a.send(ctx, e, b, dest); err != nil {
-				break
+			if err := a.send(ctx, e, b, dest); err != nil {
+				return err
 			}
 		}
 	}
-	a.gateway.Logger.Debug("no way for datagrams", "client", a.flow.Client, "dest", dest, "err", err)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.takeLocked(t)
-	t.refused = time.Now().Add(refusedTime)
 }
 
 // send sends a datagram. That it is too large is no error.
@@ -222,8 +269,9 @@ func (a *association) send(ctx context.Context, e *egress, b []byte, dest socks.
 	return err
 }
 
-// egress returns the way out by the outlet of this name, one for all who ask.
-func (a *association) egress(ctx context.Context, name string) (*egress, error) {
+// egress returns the way out by an outlet, one for all who ask.
+func (a *association) egress(ctx context.Context, by picked) (*egress, error) {
+	name := by.name
 	a.mu.Lock()
 	e, shared := a.egresses[name]
 	if !shared {
@@ -240,7 +288,7 @@ func (a *association) egress(ctx context.Context, name string) (*egress, error) 
 		}
 	}
 	defer close(e.opened)
-	if out, ok := a.gateway.Outlets[name].(outlet.PacketOutlet); ok {
+	if out, ok := by.Outlet.(outlet.PacketOutlet); ok {
 		e.conn, e.err = out.ListenPacket(ctx)
 	} else {
 		e.err = fmt.Errorf("sending datagrams by outlet %q: %w", name, syscall.EOPNOTSUPP)
@@ -277,6 +325,11 @@ func (a *association) forget(name string, e *egress) {
 func (a *association) answer(e *egress) {
 	defer e.conn.Close()
 	defer context.AfterFunc(a.ctx, func() { e.conn.Close() })()
+	select {
+	case <-a.begun:
+	case <-a.ctx.Done():
+		return
+	}
 	buf := datagram.Take()
 	defer buf.Give()
 	for {

@@ -134,7 +134,7 @@ func TestServeAssociation(t *testing.T) {
 		c := &clientMail{mail: newMail()}
 		done := make(chan struct{})
 		go func() {
-			g.ServeAssociation(Session{Inlet: "socks", Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
+			g.ServeAssociation(t.Context(), Session{Inlet: "socks", Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
 			close(done)
 		}()
 		for _, to := range []string{"slow.test:1", "192.0.2.9:25", "192.0.2.9:26", "unknown.test:1", "192.0.2.9:1", "[2001:db8::9]:1", "192.0.2.9:1", "a.far.test:1"} {
@@ -184,18 +184,77 @@ func TestServeAssociation(t *testing.T) {
 	})
 }
 
+// A client that is bound to one way out hears at once that this carries no
+// datagrams.
+func TestAssociationIsRefused(t *testing.T) {
+	other := netip.MustParsePrefix("192.0.2.128/25")
+	for _, tt := range []struct {
+		what  string
+		rules route.Rules
+		want  error
+	}{
+		{"the default alone", nil, syscall.EOPNOTSUPP},
+		{"a rule for all", route.Rules{{Outlet: "no"}}, syscall.EACCES},
+		{"a rule for others", route.Rules{{Clients: []netip.Prefix{other}, Outlet: "post"}}, syscall.EOPNOTSUPP},
+		{"a rule for TCP", route.Rules{{Network: "tcp", Outlet: "post"}}, syscall.EOPNOTSUPP},
+		{"a rule for some ports", route.Rules{{Ports: []uint16{53}, Outlet: "post"}}, nil},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGateway(t, Config{Rules: tt.rules, Outlets: map[string]outlet.Outlet{"": &world{}, "post": &post{}, "no": outlet.Reject{}}})
+				c := &clientMail{mail: newMail()}
+				c.Close()
+				g.ServeAssociation(t.Context(), Session{Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
+				if !errors.Is(c.refused, tt.want) {
+					t.Errorf("refused with %v, want %v", c.refused, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// early is an outlet whose far end speaks before anybody asks.
+type early struct{ world }
+
+func (early) ListenPacket(context.Context) (outlet.PacketConn, error) {
+	m := newMail()
+	m.in <- letter{"unasked", addr("192.0.2.9:1")}
+	return postMail{m}, nil
+}
+
+func TestAssociationWaitsForItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": &early{}}})
+		c := &slowClient{clientMail{mail: newMail()}}
+		go g.ServeAssociation(t.Context(), Session{Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
+		if got := <-c.out; got.payload != "unasked" {
+			t.Errorf("got %v", got)
+		}
+		c.Close()
+		synctest.Wait()
+	})
+}
+
+// slowClient takes its time to be answered.
+type slowClient struct{ clientMail }
+
+func (c *slowClient) Associate() (Association, error) {
+	time.Sleep(time.Second)
+	return c, nil
+}
+
 // A client that sends to ever new destinations costs no more than maxTargets.
 func TestAssociationIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		def := &post{}
 		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": def}})
-		a := &association{gateway: g, flow: &flow{}, client: &clientMail{mail: newMail()}, targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
-		ctx, cancel := context.WithCancel(t.Context())
-		a.ctx = ctx
+		a := newAssociation(g, &flow{})
+		a.client = &clientMail{mail: newMail()}
+		close(a.begun)
 		for i := range 3 * maxTargets {
 			a.egressTo(socks.Addr{Name: "slow.test", Port: uint16(i)}, []byte("x"))
 		}
-		if len(a.targets) != maxTargets {
+		if len(a.targets) != maxOpening {
 			t.Errorf("%d destinations wait", len(a.targets))
 		}
 		for range 2 * maxQueue {
@@ -204,13 +263,18 @@ func TestAssociationIsBounded(t *testing.T) {
 		if n := len(a.targets[socks.Addr{Name: "slow.test"}].queue); n > maxQueue {
 			t.Errorf("%d datagrams wait", n)
 		}
-		cancel()
-		a.workers.Wait()
-		a.egressTo(addr("192.0.2.9:1"), []byte("x"))
-		a.workers.Wait()
-		if len(a.targets) > maxTargets {
+		time.Sleep(2 * g.DialTimeout) // those find no way, and others may be looked for
+		for i := range 2 * maxTargets {
+			a.egressTo(socks.Addr{Name: "quick.test", Port: uint16(i + 1)}, []byte("x"))
+			synctest.Wait()
+			if len(def.opened) > 0 && len(def.opened[0].out) > 0 {
+				<-def.opened[0].out
+			}
+		}
+		if len(a.targets) != maxTargets {
 			t.Errorf("%d destinations", len(a.targets))
 		}
+		a.close()
 	})
 }
 

@@ -63,13 +63,16 @@ func (g *Gateway) serveBind(ctx context.Context, f *flow, p PendingBind) error {
 
 // bind listens by the outlet that f takes.
 func (g *Gateway) bind(ctx context.Context, f *flow) (outlet.Binding, error) {
-	ctx, cancel := g.dialContext(ctx)
-	defer cancel()
-	name := g.pick(ctx, f, f.Dest)
-	f.note(func(w *way) { w.outlet = name })
-	binder, ok := g.Outlets[name].(outlet.BindOutlet)
+	ctx, done, err := g.dialling(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	out := g.pick(ctx, f, f.Dest)
+	f.note(func(w *way) { w.outlet = out.name })
+	binder, ok := out.Outlet.(outlet.BindOutlet)
 	if !ok {
-		return nil, fmt.Errorf("binding for %s by outlet %q: %w", f.Dest, name, syscall.EOPNOTSUPP)
+		return nil, fmt.Errorf("binding for %s by outlet %q: %w", f.Dest, out.name, syscall.EOPNOTSUPP)
 	}
 	return binder.Bind(ctx, f.Dest)
 }

@@ -61,6 +61,7 @@ type Config struct {
 type Gateway struct {
 	Config
 	counters counters
+	dials    dials
 	relays   context.Context // of all relays
 	abort    context.CancelFunc
 
@@ -143,31 +144,29 @@ func (g *Gateway) carry(f *flow, near, far net.Conn) error {
 
 // dial dials by the outlet that f takes.
 func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
-	ctx, cancel := g.dialContext(ctx)
-	defer cancel()
+	ctx, done, err := g.dialling(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	dest := f.way().dest
-	name := g.pick(ctx, f, dest)
-	f.note(func(w *way) { w.outlet = name })
-	return g.Outlets[name].Dial(ctx, f.Network, dest)
+	out := g.pick(ctx, f, dest)
+	f.note(func(w *way) { w.outlet = out.name })
+	return out.Dial(ctx, f.Network, dest)
 }
 
-// dialContext returns ctx with the end of a dial.
-func (g *Gateway) dialContext(ctx context.Context) (context.Context, context.CancelFunc) {
+// dialling returns ctx with the end of a dial of f, which begins when it
+// returns, and is over by done.
+func (g *Gateway) dialling(ctx context.Context, f *flow) (_ context.Context, done func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, g.DialTimeout)
 	stop := context.AfterFunc(g.relays, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
-// pick returns which outlet the rules give to what f sends to dest.
-func (g *Gateway) pick(ctx context.Context, f *flow, dest socks.Addr) string {
-	flow := route.Flow{Network: f.Network, Client: f.Client.Addr(), User: f.User, Dest: dest}
-	return g.Rules.Pick(flow, func() []netip.Addr {
-		ips, err := g.Resolver.LookupNetIP(ctx, "ip", dest.Name)
-		if err != nil {
-			g.Logger.Debug("rules by network pass over a name without addresses", "name", dest.Name, "err", err)
-		}
-		return ips
-	})
+	give, err := g.dials.take(ctx, f.Client.Addr())
+	if err != nil {
+		stop()
+		cancel()
+		return nil, nil, err
+	}
+	return ctx, func() { give(); stop(); cancel() }, nil
 }
 
 // Shutdown refuses new sessions and waits until none is left or ctx ends; what

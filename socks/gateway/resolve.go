@@ -26,13 +26,16 @@ func (g *Gateway) Resolve(ctx context.Context, s Session) (netip.Addr, error) {
 }
 
 func (g *Gateway) resolve(ctx context.Context, f *flow) (netip.Addr, error) {
-	ctx, cancel := g.dialContext(ctx)
-	defer cancel()
-	name := g.pick(ctx, f, f.Dest)
-	f.note(func(w *way) { w.outlet = name })
-	resolver, ok := g.Outlets[name].(outlet.ResolveOutlet)
+	ctx, done, err := g.dialling(ctx, f)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer done()
+	out := g.pick(ctx, f, f.Dest)
+	f.note(func(w *way) { w.outlet = out.name })
+	resolver, ok := out.Outlet.(outlet.ResolveOutlet)
 	if !ok {
-		return netip.Addr{}, fmt.Errorf("resolving %s by outlet %q: %w", f.Dest.Name, name, syscall.EOPNOTSUPP)
+		return netip.Addr{}, fmt.Errorf("resolving %s by outlet %q: %w", f.Dest.Name, out.name, syscall.EOPNOTSUPP)
 	}
 	return resolver.Resolve(ctx, f.Dest.Name)
 }

@@ -77,7 +77,7 @@ func (d *Direct) addresses(ctx context.Context, dest socks.Addr) (ips []netip.Ad
 			if networkOf(ip) != family {
 				continue
 			}
-			if denied := d.vet(ip); denied != nil {
+			if denied := d.vet(dest, ip); denied != nil {
 				err = denied
 				continue
 			}
@@ -94,7 +94,7 @@ func (d *Direct) addresses(ctx context.Context, dest socks.Addr) (ips []netip.Ad
 type directBinding struct {
 	ln    *net.TCPListener
 	peers []netip.Addr // empty: anybody that vet lets in
-	vet   func(netip.Addr) error
+	vet   func(peer socks.Addr, ip netip.Addr) error
 }
 
 func (b *directBinding) Addr() netip.AddrPort { return socks.AddrPortOf(b.ln.Addr()) }
@@ -113,7 +113,7 @@ func (b *directBinding) Accept(ctx context.Context) (net.Conn, netip.AddrPort, e
 			return nil, netip.AddrPort{}, fmt.Errorf("waiting for a connection to %s: %w", b.Addr(), socks.WithErrno(err))
 		}
 		from := socks.AddrPortOf(conn.RemoteAddr())
-		if slices.Contains(b.peers, from.Addr()) || len(b.peers) == 0 && b.vet(from.Addr()) == nil {
+		if slices.Contains(b.peers, from.Addr()) || len(b.peers) == 0 && b.vet(socks.AddrFromAddrPort(from), from.Addr()) == nil {
 			return conn, from, nil
 		}
 		conn.SetLinger(0) // fails only on a connection that is already gone

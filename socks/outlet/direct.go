@@ -66,7 +66,8 @@ type DirectConfig struct {
 // Direct is the way out through the host's own network.
 type Direct struct {
 	DirectConfig
-	dial func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
+	permit func(dest socks.Addr, ip netip.Addr) error // may be nil
+	dial   func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
 }
 
 // NewDirect returns a Direct.
@@ -75,14 +76,22 @@ func NewDirect(c DirectConfig) *Direct {
 		Control:         c.Control,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle},
 	}
-	return &Direct{c, func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	return &Direct{DirectConfig: c, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return dialer.DialContext(ctx, network, to.String())
 	}}
 }
 
+// Limited returns d as it may serve one client: permit returns why dest is not
+// to be reached at ip, its own address or one that its name has.
+func (d *Direct) Limited(permit func(dest socks.Addr, ip netip.Addr) error) *Direct {
+	limited := *d
+	limited.permit = permit
+	return &limited
+}
+
 // Dial connects to dest: to the address that it is, or to the first to answer
 // of those that its name has. Of many failures it returns the one that says
-// most of the destination; EACCES only when Vet took every address. A name
+// most of the destination; EACCES only when no address was let pass. A name
 // without an address of a family in use is EHOSTUNREACH, an address of a family
 // not in use EAFNOSUPPORT.
 func (d *Direct) Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
@@ -93,9 +102,15 @@ func (d *Direct) Dial(ctx context.Context, network string, dest socks.Addr) (net
 	return conn, nil
 }
 
-func (d *Direct) vet(ip netip.Addr) error {
-	if d.Vet == nil {
-		return nil
+// vet returns why dest is not to be reached at ip.
+func (d *Direct) vet(dest socks.Addr, ip netip.Addr) error {
+	if d.Vet != nil {
+		if err := d.Vet(ip); err != nil {
+			return err
+		}
 	}
-	return d.Vet(ip)
+	if d.permit != nil {
+		return d.permit(dest, ip)
+	}
+	return nil
 }

@@ -29,7 +29,7 @@ var errNoAddress = fmt.Errorf("no address of a family in use: %w", syscall.EHOST
 type race struct {
 	*Direct
 	network string // "tcp" or "udp"
-	port    uint16
+	dest    socks.Addr
 
 	workers  sync.WaitGroup
 	answers  chan answer
@@ -63,7 +63,7 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 	r := &race{
 		Direct:   d,
 		network:  network,
-		port:     dest.Port,
+		dest:     dest,
 		answers:  make(chan answer),
 		attempts: make(chan attempt),
 		waiting:  map[string][]netip.Addr{},
@@ -143,7 +143,7 @@ func (r *race) add(a answer) {
 		if networkOf(ip) != a.family {
 			continue // an IPv4-mapped answer to a question for IPv6
 		}
-		if err := r.vet(ip); err != nil {
+		if err := r.vet(r.dest, ip); err != nil {
 			r.denied = err
 			continue
 		}
@@ -162,7 +162,7 @@ func (r *race) startNext(ctx context.Context) bool {
 	}
 	r.dialling++
 	r.workers.Go(func() {
-		conn, err := r.dial(ctx, r.network, netip.AddrPortFrom(ip, r.port))
+		conn, err := r.dial(ctx, r.network, netip.AddrPortFrom(ip, r.dest.Port))
 		select {
 		case r.attempts <- attempt{conn, socks.WithErrno(err)}:
 		case <-ctx.Done(): // lost

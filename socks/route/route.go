@@ -58,6 +58,30 @@ func (rs Rules) Pick(f Flow, addresses func() []netip.Addr) string {
 	return ""
 }
 
+// Outlets returns those that flows like f may take, whatever the destination,
+// at least one.
+func (rs Rules) Outlets(f Flow) []string {
+	var outlets []string
+	for i := range rs {
+		r := &rs[i]
+		if !r.matchClient(f.Client) || !r.matchUser(f.User) || !r.matchNetwork(f.Network) {
+			continue
+		}
+		if !slices.Contains(outlets, r.Outlet) {
+			outlets = append(outlets, r.Outlet)
+		}
+		if len(r.Names) == 0 && len(r.Networks) == 0 && len(r.Ports) == 0 {
+			return outlets
+		}
+	}
+	return append(outlets, "")
+}
+
+// ByNetwork reports whether any rule looks at the destination's address.
+func (rs Rules) ByNetwork() bool {
+	return slices.ContainsFunc(rs, func(r Rule) bool { return len(r.Networks) > 0 })
+}
+
 // PickName returns the outlet that flows of client to name take, as far as
 // these two decide: rules by network or user are passed over, ports and protocols do
 // not count. DNS asks it for names that only the far end of a chain resolves.

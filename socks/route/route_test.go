@@ -2,6 +2,7 @@ package route
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"sixgate/socks"
@@ -89,5 +90,32 @@ func TestPickName(t *testing.T) {
 		if got := rules.PickName(netip.MustParseAddr(tt.client), tt.name); got != tt.want {
 			t.Errorf("PickName(%s, %s) = %q, want %q", tt.client, tt.name, got, tt.want)
 		}
+	}
+}
+
+func TestOutlets(t *testing.T) {
+	clients := func(p string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(p)} }
+	rules := Rules{
+		{Clients: clients("192.0.2.0/24"), Names: []string{"a.test"}, Outlet: "name"},
+		{Network: "udp", Ports: []uint16{53}, Outlet: "dns"},
+		{Users: []string{"alice"}, Outlet: "alice"},
+		{Network: "udp", Networks: clients("203.0.113.0/24"), Outlet: "dns"},
+		{Network: "tcp", Outlet: "tcp"},
+	}
+	for _, tt := range []struct {
+		flow Flow
+		want []string
+	}{
+		{Flow{Network: "udp"}, []string{"dns", ""}},
+		{Flow{Network: "tcp"}, []string{"tcp"}},
+		{Flow{Network: "tcp", User: "alice"}, []string{"alice"}},
+		{Flow{Network: "udp", Client: netip.MustParseAddr("192.0.2.1"), User: "alice"}, []string{"name", "dns", "alice"}},
+	} {
+		if got := rules.Outlets(tt.flow); !slices.Equal(got, tt.want) {
+			t.Errorf("%+v: %q, want %q", tt.flow, got, tt.want)
+		}
+	}
+	if rules.ByNetwork() != true || (Rules{{Names: []string{"a.test"}}}).ByNetwork() {
+		t.Error("ByNetwork does not see which rules look at addresses")
 	}
 }
