@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
@@ -44,6 +45,7 @@ func another(t *testing.T) namespace {
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	sh(t, "ip link set lo up")
+	sh(t, "sysctl -q net.ipv6.conf.default.accept_dad=0")
 	return namespace(fd)
 }
 
@@ -93,9 +95,16 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// snapshot returns all of the network's state that a gateway could change.
+// snapshot returns all of the network's state that a gateway could change, when
+// the kernel is done with the addresses that it makes itself.
 func snapshot(t *testing.T) string {
 	t.Helper()
+	for range 1000 {
+		if sh(t, "ip -6 addr show tentative") == "" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	var b strings.Builder
 	for _, line := range []string{
 		"ip -d addr",
