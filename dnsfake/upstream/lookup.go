@@ -14,7 +14,8 @@ import (
 // LookupNetIP returns the addresses of name in network, which is "ip", "ip4" or
 // "ip6", IPv6 before IPv4. While the answers are known it asks nobody: who
 // connects is better served by addresses that were right not long ago than by
-// none, so that stale ones are returned at once, while fresh ones are asked for.
+// waiting, so that stale ones are returned at once, while fresh ones are asked
+// for. That there were none is believed only when nothing fresh comes in time.
 //
 // An error that does not come from ctx is a *net.DNSError: IsNotFound when
 // there is no such name or no such address, else IsTemporary, with IsTimeout
@@ -38,7 +39,7 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]net
 	var addrs []netip.Addr
 	var failed error
 	for _, s := range shares {
-		a, err := s.wait(ctx, 0)
+		a, err := s.waitToConnect(ctx)
 		switch {
 		case err != nil:
 			failed = err
@@ -60,4 +61,13 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]net
 			IsTemporary: true, IsTimeout: errors.Is(failed, syscall.ETIMEDOUT)}
 	}
 	return nil, &net.DNSError{Name: name, Err: "no such host", UnwrapErr: syscall.EHOSTUNREACH, IsNotFound: true}
+}
+
+// waitToConnect is wait for who wants to connect: stale addresses serve at once,
+// but what was not there may be by now.
+func (s share) waitToConnect(ctx context.Context) (*answer, error) {
+	if s.known != nil && len(s.known.addrs) > 0 {
+		return s.known, nil
+	}
+	return s.wait(ctx)
 }

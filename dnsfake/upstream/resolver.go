@@ -119,7 +119,7 @@ func (r *Resolver) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	if opt := q.IsEdns0(); opt != nil {
 		key.do = opt.Do()
 	}
-	a, err := r.join(key).wait(ctx, staleAfter)
+	a, err := r.join(key).wait(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("asking for %s: %w", key, err)
 	}
@@ -136,14 +136,14 @@ type share struct {
 	err   error   // why there is neither
 }
 
-// wait returns the answer: a stale one if after patience there is no fresh one.
-func (s share) wait(ctx context.Context, patience time.Duration) (*answer, error) {
-	if s.job == nil || s.known != nil && patience == 0 {
+// wait returns the answer: a stale one if there is no fresh one in time.
+func (s share) wait(ctx context.Context) (*answer, error) {
+	if s.job == nil {
 		return s.known, s.err
 	}
 	var late <-chan time.Time
 	if s.known != nil {
-		late = time.After(patience)
+		late = time.After(staleAfter)
 	}
 	select {
 	case <-s.job.done:

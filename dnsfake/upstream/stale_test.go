@@ -116,19 +116,21 @@ func TestConnectsDoNotWait(t *testing.T) {
 
 // TestPatienceWithFreshAnswers is in a bubble, where time passes when all wait.
 func TestPatienceWithFreshAnswers(t *testing.T) {
-	stale, fresh := &answer{}, &answer{}
+	stale, absent, fresh := &answer{addrs: addrs("192.0.2.1")}, &answer{}, &answer{}
 	for name, c := range map[string]struct {
-		known    *answer
-		patience time.Duration
-		comes    time.Duration // the fresh one
-		want     *answer
-		after    time.Duration
+		known   *answer
+		connect bool
+		comes   time.Duration // the fresh one
+		want    *answer
+		after   time.Duration
 	}{
-		"in time":       {stale, staleAfter, time.Second, fresh, time.Second},
-		"late":          {stale, staleAfter, 2 * time.Second, stale, staleAfter},
-		"for a connect": {stale, 0, time.Second, stale, 0},
-		"nothing known": {nil, 0, 3 * time.Second, fresh, 3 * time.Second},
-		"given up":      {nil, staleAfter, 5 * time.Second, nil, 4 * time.Second},
+		"in time":                     {stale, false, time.Second, fresh, time.Second},
+		"late":                        {stale, false, 2 * time.Second, stale, staleAfter},
+		"to connect":                  {stale, true, time.Second, stale, 0},
+		"to connect to an absent one": {absent, true, time.Second, fresh, time.Second},
+		"which stays absent":          {absent, true, 2 * time.Second, absent, staleAfter},
+		"nothing known":               {nil, true, 3 * time.Second, fresh, 3 * time.Second},
+		"given up":                    {nil, false, 5 * time.Second, nil, 4 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -137,7 +139,12 @@ func TestPatienceWithFreshAnswers(t *testing.T) {
 				j := &job{done: make(chan struct{}), answer: fresh}
 				time.AfterFunc(c.comes, func() { close(j.done) })
 				began := time.Now()
-				got, err := share{known: c.known, job: j}.wait(ctx, c.patience)
+				s := share{known: c.known, job: j}
+				wait := s.wait
+				if c.connect {
+					wait = s.waitToConnect
+				}
+				got, err := wait(ctx)
 				if got != c.want || time.Since(began) != c.after || (err == nil) != (c.want != nil) {
 					t.Errorf("%p after %v, %v", got, time.Since(began), err)
 				}
