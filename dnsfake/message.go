@@ -3,6 +3,7 @@ package dnsfake
 import (
 	"encoding/binary"
 	"net/netip"
+	"unicode/utf8"
 
 	"github.com/miekg/dns"
 )
@@ -12,6 +13,7 @@ const (
 	plainSize  = 512  // octets a client without EDNS takes over UDP (RFC 1035, section 4.2.1)
 	udpSize    = 1232 // octets of any reply over UDP (DNS flag day 2020; RFC 9715, section 3)
 	streamSize = 65535
+	maxText    = 128 // octets of an extended error's text
 )
 
 // request is a client's query.
@@ -173,6 +175,20 @@ func (req *request) reply(a answer) []byte {
 	return wire
 }
 
+// cut returns the beginning of text, whole characters. Upstream may send more
+// than a client takes, who must get it besides a question of any length (RFC
+// 8914, section 3).
+func cut(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	end := maxText
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
+}
+
 // replyOPT returns the OPT record of the reply, as a section: there is one if
 // the query had one (RFC 6891, section 7).
 func (req *request) replyOPT(a answer) []dns.RR {
@@ -185,7 +201,7 @@ func (req *request) replyOPT(a answer) []dns.RR {
 		opt.SetDo()
 	}
 	if a.ede != 0 || a.edeText != "" {
-		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: a.ede, ExtraText: a.edeText})
+		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: a.ede, ExtraText: cut(a.edeText)})
 	}
 	return []dns.RR{opt}
 }

@@ -8,8 +8,11 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/miekg/dns"
+
+	"sixgate/dnsfake/upstream"
 )
 
 // raw builds a message from its header's flags and counts, and a body in which
@@ -182,6 +185,36 @@ func TestSizes(t *testing.T) {
 		}
 		if opt := m.IsEdns0(); c.edns > 0 && (opt == nil || opt.UDPSize() != 1232 || !opt.Do() || opt.Version() != 0) {
 			t.Errorf("%+v: OPT %v", c, opt)
+		}
+	}
+}
+
+// TestLongReasons has upstream explain a failure at length.
+func TestLongReasons(t *testing.T) {
+	up := serve(t, testZone)
+	label := strings.Repeat("a", 63)
+	name := strings.Repeat(label+".", 3) + label[:61] + "." // 255 octets
+	for _, text := range []string{strings.Repeat("x", 1000), strings.Repeat("é", 500), strings.Repeat("\xff", 900)} {
+		up.on(name+" TXT", func(m *dns.Msg) bool {
+			m.Rcode = dns.RcodeServerFailure
+			m.SetEdns0(1232, false)
+			m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus, ExtraText: text}}
+			return true
+		})
+		s := server(t, up, Config{})
+		wire, err := query(name, "TXT").SetEdns0(512, false).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply := s.Reply(t.Context(), wire, testClient, false)
+		var m dns.Msg
+		if err := m.Unpack(reply); err != nil || len(reply) > plainSize || m.Truncated {
+			t.Fatalf("%d octets: %v, %v", len(reply), &m, err)
+		}
+		told := upstream.ExtendedError(&m)
+		if told == nil || told.InfoCode != dns.ExtendedErrorCodeDNSBogus || !strings.HasPrefix(text, told.ExtraText) ||
+			utf8.ValidString(text) != utf8.ValidString(told.ExtraText) {
+			t.Errorf("told %v", told)
 		}
 	}
 }
