@@ -213,10 +213,10 @@ func TestManyClientsAreTwoQueries(t *testing.T) {
 	var askers sync.WaitGroup
 	var mu sync.Mutex
 	answers := make(map[string]int)
-	for range 100 {
+	for client, i := testClient.Addr(), 0; i < 100; client, i = client.Next(), i+1 {
 		for _, qtype := range []string{"A", "AAAA"} {
 			askers.Go(func() {
-				m := exchange(t, s, query("four.example.", qtype))
+				m := exchangeFrom(t, s, client, query("four.example.", qtype))
 				mu.Lock()
 				defer mu.Unlock()
 				answers[m.Answer[0].String()]++

@@ -19,6 +19,12 @@ func (s *Server) Reply(ctx context.Context, query []byte, client netip.AddrPort,
 	if reply, done := s.quick(nil, query, addr); done {
 		return reply
 	}
+	if s.waiting.take(addr) {
+		defer s.waiting.give(addr)
+	} else if !stream { // the client asks again
+		s.count(dropped)
+		return nil
+	}
 	return s.slow(ctx, query, addr, stream)
 }
 
@@ -58,7 +64,7 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 		s.count(early.kind)
 		return req.reply(*early)
 	}
-	one := recentReply{made: s.conf.Table.now(), hosts: s.hostNames()}
+	one := recentReply{made: s.conf.Table.now(), hosts: s.hostsGeneration()}
 	a := s.answer(ctx, req)
 	s.count(a.kind)
 	reply := req.reply(a)

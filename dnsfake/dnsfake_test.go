@@ -183,11 +183,16 @@ func query(name, qtype string) *dns.Msg {
 // exchange asks s over UDP and checks what holds for every reply.
 func exchange(t testing.TB, s *Server, q *dns.Msg) *dns.Msg {
 	t.Helper()
+	return exchangeFrom(t, s, testClient.Addr(), q)
+}
+
+func exchangeFrom(t testing.TB, s *Server, client netip.Addr, q *dns.Msg) *dns.Msg {
+	t.Helper()
 	wire, err := q.Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply := s.Reply(t.Context(), wire, testClient, false)
+	reply := s.Reply(t.Context(), wire, netip.AddrPortFrom(client, 5353), false)
 	m := new(dns.Msg)
 	if err := m.Unpack(reply); err != nil {
 		t.Fatalf("reply to %v: %v", q.Question, err)

@@ -43,8 +43,9 @@ type hostLine struct {
 
 // hostNames is what all files say. It does not change once it is made.
 type hostNames struct {
-	addresses map[string][]netip.Addr
-	names     map[netip.Addr]string // the first one
+	generation uint64 // another for each change
+	addresses  map[string][]netip.Addr
+	names      map[netip.Addr]string // the first one
 }
 
 // NewHosts returns a Hosts that knows nothing until Reload or Run are called. A
@@ -91,7 +92,11 @@ func (h *Hosts) Reload() {
 	if !changed {
 		return
 	}
-	all := &hostNames{addresses: make(map[string][]netip.Addr), names: make(map[netip.Addr]string)}
+	all := &hostNames{
+		generation: h.names.Load().generation + 1,
+		addresses:  make(map[string][]netip.Addr),
+		names:      make(map[netip.Addr]string),
+	}
 	for _, f := range h.files {
 		for _, e := range f.entries {
 			for _, name := range e.names {
@@ -193,12 +198,12 @@ func (h *Hosts) lookup(name string) ([]netip.Addr, bool) {
 	return ips, ok
 }
 
-// hostNames returns the names of the LAN, as they are now; nil if there are none.
-func (s *Server) hostNames() *hostNames {
+// hostsGeneration returns which names of the LAN there are now.
+func (s *Server) hostsGeneration() uint64 {
 	if s.conf.Hosts == nil {
-		return nil
+		return 0
 	}
-	return s.conf.Hosts.names.Load()
+	return s.conf.Hosts.names.Load().generation
 }
 
 // hosts answers for what local files name: with the real addresses, as the

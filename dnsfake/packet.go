@@ -9,8 +9,7 @@ import (
 )
 
 const (
-	maxDatagrams = 2048 // waiting for their answers at a time
-	controlSize  = 64   // octets; more than a struct in6_pktinfo with its header
+	controlSize = 64 // octets; more than a struct in6_pktinfo with its header
 	// maxQuery is room for a query with every EDNS option in use; what is
 	// longer is cut, and answered as malformed.
 	maxQuery = 4096
@@ -35,7 +34,6 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 		}
 		control = make([]byte, controlSize)
 	}
-	slots := make(chan struct{}, maxDatagrams)
 	query, reply := make([]byte, maxQuery), make([]byte, 0, plainSize)
 	for {
 		n, controls, _, from, err := conn.ReadMsgUDPAddrPort(query, control)
@@ -52,23 +50,13 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
-		leave, ok := s.quotas.wait(client)
-		if ok {
-			select {
-			case slots <- struct{}{}:
-			default:
-				ok = false
-				leave()
-			}
-		}
-		if !ok { // the client asks again
+		if !s.waiting.take(client) { // the client asks again
 			s.count(dropped)
 			continue
 		}
 		query, control := append([]byte(nil), query[:n]...), append([]byte(nil), control[:controls]...)
 		answers.Go(func() {
-			defer func() { <-slots }()
-			defer leave()
+			defer s.waiting.give(client)
 			if reply := s.slow(ctx, query, client, false); reply != nil && ctx.Err() == nil {
 				conn.WriteMsgUDPAddrPort(reply, control, from)
 			}

@@ -1,11 +1,15 @@
 package dnsfake
 
 import (
+	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 func TestBucket(t *testing.T) {
@@ -13,7 +17,8 @@ func TestBucket(t *testing.T) {
 	var b bucket
 	take := func(n int) (got int) {
 		for range n {
-			if b.take(clock.now(), 10, 20) {
+			if b.has(clock.now(), 10, 20) {
+				b.used++
 				got++
 			}
 		}
@@ -34,7 +39,7 @@ func TestBucket(t *testing.T) {
 
 func TestQuotasForget(t *testing.T) {
 	q, now := newQuotas(), time.Unix(1e9, 0)
-	first := netip.MustParseAddr("2001:db8::")
+	first := netip.MustParseAddr("192.0.2.0")
 	for addr, i := first, 0; i < 2*maxClients; addr, i = addr.Next(), i+1 {
 		if !q.query(addr, now) || !q.name(addr, now, 1) {
 			t.Fatalf("%v may not ask", addr)
@@ -116,27 +121,112 @@ func TestFloodOfQueries(t *testing.T) {
 	}
 }
 
-// TestFloodLeavesOthersAlone has one client fill all that it may of the
-// datagrams that wait for upstream.
-func TestFloodLeavesOthersAlone(t *testing.T) {
-	q := newQuotas()
-	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	var leave []func()
-	for range clientDatagrams {
-		done, ok := q.wait(one)
-		if !ok {
-			t.Fatal("a client has too few")
+// TestShares has one client hold all that it may.
+func TestShares(t *testing.T) {
+	s := newShare(100, 10)
+	take := func(client string, n int) (got int) {
+		for range n {
+			if s.take(netip.MustParseAddr(client)) {
+				got++
+			}
 		}
-		leave = append(leave, done)
+		return got
 	}
-	if _, ok := q.wait(one); ok {
-		t.Error("one client's many are not bounded")
+	for _, c := range []struct {
+		client    string
+		ask, want int
+	}{
+		{"192.0.2.1", 20, 10},
+		{"192.0.2.2", 5, 5},        // another
+		{"2001:db8::1", 20, 10},    // and one that goes on
+		{"2001:db8::2", 20, 10},    // to take one address
+		{"2001:db8::3:4", 20, 10},  // after the other
+		{"2001:db8::ffff", 20, 10}, // of its network
+		{"2001:db8::1:1", 20, 0},
+		{"2001:db8:0:1::1", 20, 10},
+		{"192.0.2.3", 20, 10},
+		{"192.0.2.4", 20, 10},
+		{"192.0.2.5", 20, 10},
+		{"192.0.2.6", 20, 5}, // all there is
+	} {
+		if got := take(c.client, c.ask); got != c.want {
+			t.Errorf("%s holds %d of %d, want %d", c.client, got, c.ask, c.want)
+		}
 	}
-	if _, ok := q.wait(two); !ok {
-		t.Error("one client's many hinder another")
+	s.give(netip.MustParseAddr("2001:db8::2"))
+	if take("192.0.2.1", 1) != 0 || take("2001:db8::1:1", 1) != 1 {
+		t.Error("what was given back is not there for others, or is for who has enough")
 	}
-	leave[0]()
-	if _, ok := q.wait(one); !ok {
-		t.Error("a datagram that was answered still counts")
+	for client, n := range map[string]int{
+		"192.0.2.1": 10, "192.0.2.2": 5, "2001:db8::1": 10, "2001:db8::2": 9, "2001:db8::3:4": 10, "2001:db8::ffff": 10,
+		"2001:db8::1:1": 1, "2001:db8:0:1::1": 10, "192.0.2.3": 10, "192.0.2.4": 10, "192.0.2.5": 10, "192.0.2.6": 5,
+	} {
+		for range n {
+			s.give(netip.MustParseAddr(client))
+		}
+	}
+	if s.sum != 0 || len(s.held) != 0 {
+		t.Errorf("when all is given back there are %d, %v", s.sum, s.held)
+	}
+}
+
+// TestAddressesOfOneNetwork has a client take a new address for each name.
+func TestAddressesOfOneNetwork(t *testing.T) {
+	q, now := newQuotas(), time.Unix(1e9, 0)
+	got := 0
+	for addr, i := netip.MustParseAddr("2001:db8::"), 0; i < 1000; addr, i = addr.Next(), i+1 {
+		if q.name(addr, now, 2) {
+			got++
+		}
+	}
+	if want := 2 * namesBurst * networkShare; got != want {
+		t.Errorf("%d names, want %d", got, want)
+	}
+	if !q.spent(netip.MustParseAddr("2001:db8::ffff"), now, 2) || q.spent(netip.MustParseAddr("2001:db8:0:1::"), now, 2) {
+		t.Error("one network's many are not bounded, or hinder another")
+	}
+}
+
+// silent is an upstream that tells who asks and answers nobody.
+type silent struct{ asked chan struct{} }
+
+func (s silent) Exchange(ctx context.Context, _ *dns.Msg) (*dns.Msg, error) {
+	s.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestWaitingIsShared has as many of a client's queries as may wait for
+// upstream, over TCP.
+func TestWaitingIsShared(t *testing.T) {
+	up := silent{make(chan struct{})}
+	s, err := New(Config{Table: table(t, "198.18.0.0/15", "2001:2::/48", nil), Resolver: up})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := func(name, qtype string) []byte {
+		wire, err := query(name, qtype).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wire
+	}
+	var stream []byte
+	for i := range clientWaiting + 2 {
+		wire := packed(fmt.Sprintf("n%d.example.", i), "TXT")
+		stream = append(binary.BigEndian.AppendUint16(stream, uint16(len(wire))), wire...)
+	}
+	if _, err := dial(t, s).Write(stream); err != nil {
+		t.Fatal(err)
+	}
+	for range clientWaiting + 1 { // and the one that the connection itself waits for
+		<-up.asked
+	}
+	loopback := netip.MustParseAddrPort("127.0.0.1:53")
+	if reply := s.Reply(t.Context(), packed("one.more.example.", "TXT"), loopback, false); reply != nil || s.Counters().Dropped != 1 {
+		t.Errorf("one more is not dropped: %x", reply)
+	}
+	if got := rcode(t, s.Reply(t.Context(), packed("localhost.", "A"), testClient, false)); got != "NOERROR" {
+		t.Errorf("another client gets %s", got)
 	}
 }

@@ -35,7 +35,7 @@ type recentReply struct {
 	name     string // QNAME in the form of key
 	made     time.Time
 	life     time.Duration
-	hosts    *hostNames // those that it was made with
+	hosts    uint64     // the generation that it was made with
 	fake     netip.Addr // that of kind fake
 	of       string     // the name that fake stands for
 	ttl      time.Duration
@@ -119,7 +119,7 @@ func (s *Server) what(b, query []byte, families Families) []byte {
 // ago, and renews what it promises. There is nothing when it does not hold now.
 func (s *Server) again(b, query []byte, one *recentReply, client netip.Addr) []byte {
 	age := s.conf.Table.now().Sub(one.made)
-	if age < 0 || age >= one.life || one.hosts != s.hostNames() ||
+	if age < 0 || age >= one.life || one.hosts != s.hostsGeneration() ||
 		s.conf.Delegated != nil && s.conf.Delegated(client, one.name) {
 		return b
 	}

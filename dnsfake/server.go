@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -76,13 +75,11 @@ type Server struct {
 	special   map[string]treatment
 	localNets []netip.Prefix
 	quotas    *quotas
+	waiting   *share // queries that upstream is asked for
+	streams   *share // connections
 	recent    *recent
 	tally     tally
 	warned    atomic.Int64 // when warn last did, in Unix seconds
-
-	mu      sync.Mutex         // guards what follows
-	streams map[netip.Addr]int // connections by client
-	open    int                // all of them
 }
 
 // New returns a Server of conf.
@@ -108,7 +105,8 @@ func New(conf Config) (*Server, error) {
 	}
 	s := &Server{
 		conf: conf, bypass: bypass, special: specialZones(), localNets: localNets(),
-		quotas: newQuotas(), recent: newRecent(), streams: make(map[netip.Addr]int),
+		quotas: newQuotas(), recent: newRecent(),
+		waiting: newShare(maxWaiting, clientWaiting), streams: newShare(maxStreams, clientStreams),
 	}
 	for _, zone := range conf.Known {
 		delete(s.special, key(zone))

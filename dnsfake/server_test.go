@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -171,20 +172,14 @@ func TestStreamsAnswerOutOfOrder(t *testing.T) {
 	}
 }
 
+// TestStreamsAreBounded opens one connection too many.
 func TestStreamsAreBounded(t *testing.T) {
 	s := server(t, serve(t, testZone), Config{})
-	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
-	for range maxClientStreams {
-		if !s.enter(one) {
-			t.Fatal("a client has too few")
-		}
+	for range clientStreams {
+		s.streams.take(netip.MustParseAddr("127.0.0.1"))
 	}
-	if s.enter(one) || !s.enter(two) {
-		t.Error("one client's many are not bounded, or hinder another")
-	}
-	s.leave(one)
-	if !s.enter(one) {
-		t.Error("a connection that ended still counts")
+	if _, err := dial(t, s).Read(make([]byte, 1)); err != io.EOF || s.Counters().Dropped != 1 {
+		t.Errorf("reading gave %v, want the end", err)
 	}
 }
 

@@ -8,18 +8,16 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"syscall"
 	"time"
 )
 
 const (
-	maxStreams       = 1024             // connections
-	maxClientStreams = 20               // connections of a client's address
-	maxPipelined     = 100              // queries of a connection being answered
-	streamIdle       = 15 * time.Second // "on the order of a few seconds" (RFC 7766, section 6.2.3)
-	acceptPause      = 100 * time.Millisecond
+	maxStreams    = 1024 // connections
+	clientStreams = 20
+	streamIdle    = 15 * time.Second // "on the order of a few seconds" (RFC 7766, section 6.2.3)
+	acceptPause   = 100 * time.Millisecond
 )
 
 // ServeListener answers the queries on the connections that ln accepts until
@@ -59,12 +57,12 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 // or ctx ends. It closes conn and waits for its goroutines before it returns.
 func (s *Server) ServeStream(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
-	client := addrPort(conn.RemoteAddr())
-	if !s.enter(client.Addr()) {
+	client := addrPort(conn.RemoteAddr()).Addr()
+	if !s.streams.take(client) {
 		s.count(dropped)
 		return
 	}
-	defer s.leave(client.Addr())
+	defer s.streams.give(client)
 	ctx, cancel := context.WithCancel(ctx)
 	var answers sync.WaitGroup
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -72,28 +70,34 @@ func (s *Server) ServeStream(ctx context.Context, conn net.Conn) {
 	defer answers.Wait()
 
 	var writing sync.Mutex // keeps replies whole on conn
-	slots := make(chan struct{}, maxPipelined)
+	write := func(reply []byte) {
+		if reply == nil {
+			return
+		}
+		writing.Lock()
+		defer writing.Unlock()
+		conn.SetWriteDeadline(time.Now().Add(streamIdle))
+		framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reply)), uint16(len(reply)))
+		if _, err := conn.Write(append(framed, reply...)); err != nil {
+			cancel()
+		}
+	}
 	for {
 		conn.SetReadDeadline(time.Now().Add(streamIdle))
 		query, err := readMessage(conn)
 		if err != nil {
 			return
 		}
-		slots <- struct{}{}
-		answers.Go(func() {
-			defer func() { <-slots }()
-			reply := s.Reply(ctx, query, client, true)
-			if reply == nil {
-				return
-			}
-			writing.Lock()
-			defer writing.Unlock()
-			conn.SetWriteDeadline(time.Now().Add(streamIdle))
-			framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reply)), uint16(len(reply)))
-			if _, err := conn.Write(append(framed, reply...)); err != nil {
-				cancel()
-			}
-		})
+		if reply, done := s.quick(nil, query, client); done {
+			write(reply)
+		} else if s.waiting.take(client) {
+			answers.Go(func() {
+				defer s.waiting.give(client)
+				write(s.slow(ctx, query, client, true))
+			})
+		} else { // the client has enough of them, and can wait with the next one
+			write(s.slow(ctx, query, client, true))
+		}
 	}
 }
 
@@ -107,26 +111,4 @@ func readMessage(r io.Reader) ([]byte, error) {
 	var message bytes.Buffer
 	_, err := io.CopyN(&message, r, int64(binary.BigEndian.Uint16(size[:])))
 	return message.Bytes(), err
-}
-
-// enter reports whether client may have one more stream, and counts it.
-func (s *Server) enter(client netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open >= maxStreams || s.streams[client] >= maxClientStreams {
-		return false
-	}
-	s.open++
-	s.streams[client]++
-	return true
-}
-
-func (s *Server) leave(client netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open--
-	s.streams[client]--
-	if s.streams[client] == 0 {
-		delete(s.streams, client)
-	}
 }

@@ -6,34 +6,52 @@ import "net/netip"
 // that no client can take everything. Its owner guards it.
 type quota struct {
 	max, maxPerClient int
+	share             int // of one network
 	taken             int
-	byClient          map[netip.Addr]int // no zero values
+	byClient          map[netip.Addr]int   // no zero values
+	byNetwork         map[netip.Prefix]int // no zero values
 }
 
 // newQuota returns an empty quota. Where maxPerClient is 0 it is two thirds of
 // max.
 func newQuota(max, maxPerClient int) quota {
+	share := (2*max + 2) / 3
 	if maxPerClient == 0 {
-		maxPerClient = (2*max + 2) / 3
+		maxPerClient = share
 	}
-	return quota{max: max, maxPerClient: maxPerClient, byClient: make(map[netip.Addr]int)}
+	return quota{
+		max: max, maxPerClient: maxPerClient, share: share,
+		byClient: make(map[netip.Addr]int), byNetwork: make(map[netip.Prefix]int),
+	}
+}
+
+// network returns where client may choose its address: an IPv6 /64, in which
+// one client can be many, or the IPv4 address itself.
+func network(client netip.Addr) netip.Prefix {
+	p, _ := client.Prefix(min(client.BitLen(), 64)) // a length that every address has
+	return p
 }
 
 // take reports whether client may have one more, and counts it if so.
 func (q *quota) take(client netip.Addr) bool {
-	if q.taken >= q.max || q.byClient[client] >= q.maxPerClient {
+	if q.taken >= q.max || q.byClient[client] >= q.maxPerClient || q.byNetwork[network(client)] >= q.share {
 		return false
 	}
 	q.taken++
 	q.byClient[client]++
+	q.byNetwork[network(client)]++
 	return true
 }
 
 // give returns what client took.
 func (q *quota) give(client netip.Addr) {
 	q.taken--
-	q.byClient[client]--
-	if q.byClient[client] == 0 {
-		delete(q.byClient, client)
+	giveOne(q.byClient, client)
+	giveOne(q.byNetwork, network(client))
+}
+
+func giveOne[K comparable](m map[K]int, key K) {
+	if m[key]--; m[key] == 0 {
+		delete(m, key)
 	}
 }

@@ -25,8 +25,17 @@ func TestQuota(t *testing.T) {
 			t.Errorf("step %d: %t", i, got)
 		}
 	}
-	if q.taken != 0 || len(q.byClient) != 0 {
+	if q.taken != 0 || len(q.byClient)+len(q.byNetwork) != 0 {
 		t.Errorf("at the end: %+v", q)
+	}
+	q = newQuota(6, 1)
+	for _, client := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"} { // one host's, perhaps
+		if !q.take(netip.MustParseAddr(client)) {
+			t.Errorf("%s gets none", client)
+		}
+	}
+	if q.take(netip.MustParseAddr("2001:db8::5")) || !q.take(netip.MustParseAddr("2001:db8:0:1::1")) || !q.take(a) {
+		t.Error("one network's many are not bounded, or hinder another")
 	}
 	for _, test := range []struct{ max, perClient, wantMax, wantPerClient int }{
 		{8192, 0, 8192, 5462}, {3, 0, 3, 2}, {1, 0, 1, 1}, {100, 7, 100, 7},

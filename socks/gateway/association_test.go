@@ -382,7 +382,17 @@ func TestQuota(t *testing.T) {
 	for range 2 {
 		q.give(other)
 	}
-	if q.taken != 0 || len(q.byClient)+len(q.byUser) != 0 {
+	many := 0 // addresses of one host, perhaps
+	for addr := netip.MustParseAddr("2001:db8::1"); addr != netip.MustParseAddr("2001:db8::9"); addr = addr.Next() {
+		s := Session{Client: netip.AddrPortFrom(addr, 1)}
+		if q.take(s) {
+			many++
+		}
+	}
+	if many != 4 {
+		t.Errorf("one network got %d flows, want 4", many)
+	}
+	if q.taken != many || len(q.byClient) != many || len(q.byNetwork) != 1 || len(q.byUser) != 0 {
 		t.Errorf("left: %+v", q)
 	}
 }
