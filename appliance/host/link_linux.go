@@ -17,6 +17,7 @@ type link struct {
 	mtu       int // octets
 	up        bool
 	addresses []netip.Prefix // added by us
+	settings  journal        // changed by us
 }
 
 // setLink brings the link up with its MTU and addresses. Addresses that were
@@ -43,7 +44,29 @@ func (n *Network) setLink(s State) error {
 			return fmt.Errorf("setting link %s up: %w", s.Link, err)
 		}
 	}
+	if len(s.handedOver()) > 0 {
+		if err := n.loosen(s.Link); err != nil {
+			return err
+		}
+	}
 	return n.setAddresses(device, s.Addresses)
+}
+
+// loosen lets clients' packets come out of the link.
+func (n *Network) loosen(link string) error {
+	want, strict, err := looseReverse(link)
+	if err != nil || !strict {
+		return err
+	}
+	before, err := readSysctl(want.key)
+	if err != nil {
+		return err
+	}
+	if err := want.write(); err != nil {
+		return err
+	}
+	n.link.settings = journal{{want.key, before}}
+	return nil
 }
 
 func (n *Network) setAddresses(device netlink.Link, wanted []netip.Prefix) error {
@@ -95,7 +118,7 @@ func (n *Network) restoreLink() error {
 	if err != nil {
 		return fmt.Errorf("finding link %d: %w", before.index, err)
 	}
-	if err := n.setAddresses(device, nil); err != nil {
+	if err := errors.Join(n.setAddresses(device, nil), before.settings.restore()); err != nil {
 		return err
 	}
 	if !before.up {

@@ -65,6 +65,9 @@ func (n *Network) apply(s State) error {
 	if err := n.setRoutes(s.Pools); err != nil {
 		return err
 	}
+	if err := n.setDelivery(s.handedOver()); err != nil {
+		return err
+	}
 	if err := n.setTable(s); err != nil {
 		return err
 	}
@@ -88,7 +91,7 @@ func (n *Network) Close() error {
 
 // restore is apply backwards, to nothing.
 func (n *Network) restore() error {
-	return errors.Join(n.restoreLink(), n.removeTable(), n.setRoutes(nil))
+	return errors.Join(n.restoreLink(), n.removeTable(), n.setDelivery(nil), n.setRoutes(nil))
 }
 
 // CleanUp removes what a killed gateway left: routes, nft table, and the

@@ -35,6 +35,7 @@ func full() State {
 		CaptureDNS: 5364,
 		Masquerade: true,
 		Mark:       0x5136,
+		Handover:   []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5000"), netip.MustParseAddrPort("[::1]:5001")},
 	}
 }
 
@@ -62,6 +63,7 @@ func router(t *testing.T) {
 		"nft add chain inet other restore",
 		"nft add rule inet other restore return comment \"net.ipv4.conf.all.forwarding=9\"",
 		"sysctl -q net.ipv4.conf.all.accept_redirects=0",
+		"sysctl -q net.ipv4.conf.all.rp_filter=1",
 		"sysctl -q net.ipv4.conf.wan1/7.forwarding=1",
 		"sysctl -q net.ipv6.conf.lan1.forwarding=1",
 		"sysctl -q net.ipv6.conf.wan0.accept_ra=1",
@@ -98,16 +100,20 @@ func TestSetAndClose(t *testing.T) {
 	contains(t, "ip route show table all proto 163", "unreachable 198.18.0.0/15")
 	contains(t, "ip -6 route show table all proto 163", "unreachable 2001:2::/48")
 	contains(t, "ip route get 198.18.0.5", "dev sixgate0")
+	contains(t, "ip route get 198.18.0.5 mark 0x5137", "local 198.18.0.5")
+	contains(t, "ip route get 2001:2::5 mark 0x5137", "local 2001:2::5")
+	contains(t, "ip route get 203.0.113.2 mark 0x5137", "dev wan0")
 	contains(t, "ip route get 2001:2::5", "dev sixgate0")
 	contains(t, "ip -6 route show default", "via 2001:db8:1::2")
 	contains(t, "nft list table inet sixgate", "redirect to :5364", "masquerade", "net.ipv6.conf.wan0.accept_ra=1")
 	for key, want := range map[string]string{
-		"net.ipv4.ip_forward":           "1",
-		"net.ipv6.conf.all.forwarding":  "1",
-		"net.ipv6.conf.wan0.accept_ra":  "2",
-		"net.ipv6.conf.lan0.accept_ra":  "1",
-		"net.ipv6.conf.lan1.accept_ra":  "1", // it forwarded before, so it heeded none
-		"net.ipv6.conf.lan1.forwarding": "1",
+		"net.ipv4.ip_forward":              "1",
+		"net.ipv4.conf.sixgate0.rp_filter": "2",
+		"net.ipv6.conf.all.forwarding":     "1",
+		"net.ipv6.conf.wan0.accept_ra":     "2",
+		"net.ipv6.conf.lan0.accept_ra":     "1",
+		"net.ipv6.conf.lan1.accept_ra":     "1", // it forwarded before, so it heeded none
+		"net.ipv6.conf.lan1.forwarding":    "1",
 	} {
 		if got, err := readSysctl(key); got != want || err != nil {
 			t.Errorf("%s = %q, %v, want %s", key, got, err, want)
@@ -311,11 +317,15 @@ func TestReadOnlySysctls(t *testing.T) {
 		t.Errorf("read-only: %v", err)
 	}
 	same(t, "undone", before, snapshot(t))
+	if err := CheckHandover(full()); !errors.Is(err, unix.EROFS) {
+		t.Errorf("checking handover where the kernel is strict about sources: %v", err)
+	}
 
 	sh(t, "umount /proc/sys")
-	sh(t, "sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	sh(t, "sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.sixgate0.rp_filter=2")
 	sh(t, "mount --bind -o ro /proc/sys /proc/sys")
 	before = snapshot(t)
+	must(t, CheckHandover(full()))
 	must(t, n.Set(full()))
 	must(t, n.Close())
 	same(t, "closed", before, snapshot(t))
@@ -331,8 +341,14 @@ func TestWithoutNft(t *testing.T) {
 	if err := n.Set(full()); !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "package nftables") {
 		t.Errorf("LAN without nft: %v", err)
 	}
+	if err := CheckHandover(full()); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("checking handover without nft: %v", err)
+	}
 	alone := full()
 	alone.LAN = nil
+	if err := CheckHandover(alone); err == nil {
+		t.Error("handover without a LAN would be possible")
+	}
 	must(t, n.Set(alone))
 	must(t, n.Close())
 	must(t, CleanUp("sixgate0"))

@@ -17,6 +17,7 @@ func (s State) table(before journal) string {
 	}
 	chain(&b, "guard", "filter hook forward priority filter", s.guard()...)
 	chain(&b, "own", "filter hook input priority filter", s.own()...)
+	chain(&b, "world", "filter hook postrouting priority filter", s.world()...)
 	chain(&b, "refuse", "",
 		"meta l4proto tcp reject with tcp reset",
 		"reject with icmpx admin-prohibited")
@@ -27,6 +28,10 @@ func (s State) table(before journal) string {
 		chain(&b, "uplink", "nat hook postrouting priority srcnat",
 			fmt.Sprintf("iifname %s oifname != %s meta nfproto ipv4 masquerade",
 				names(s.LAN...), names(append([]string{s.Link}, s.LAN...)...)))
+	}
+	if len(s.Handover) > 0 {
+		chain(&b, "handover", "filter hook prerouting priority mangle", s.handover()...)
+		chain(&b, "kernel", "", s.kernel()...)
 	}
 	b.WriteString("}\n")
 	return b.String()
@@ -66,6 +71,66 @@ func family(ip netip.Addr) string {
 		return "ip"
 	}
 	return "ip6"
+}
+
+// world is what must not leave towards strangers: addresses of the pools,
+// also where the route to a client is gone.
+func (s State) world() []string {
+	inside := names(append([]string{"lo", s.Link}, s.LAN...)...)
+	var rules []string
+	for _, pool := range s.Pools {
+		for _, end := range []string{"saddr", "daddr"} {
+			rules = append(rules, fmt.Sprintf("oifname != %s %s %s %v drop", inside, family(pool.Addr()), end, pool))
+		}
+	}
+	return rules
+}
+
+// handover is what the kernel may have of the pools: TCP, and what ICMP tells
+// of it.
+func (s State) handover() []string {
+	var rules []string
+	for _, pool := range s.handedOver() {
+		icmp := "icmp"
+		if pool.Addr().Is6() {
+			icmp = "ipv6-icmp"
+		}
+		rules = append(rules, fmt.Sprintf("iifname %s %s daddr %v meta l4proto { tcp, %s } goto kernel",
+			names(append([]string{s.Link}, s.LAN...)...), family(pool.Addr()), pool, icmp))
+	}
+	return rules
+}
+
+// kernel has the kernel take what belongs to a socket of ours, and SYNs only
+// where the gateway gives them back: those of clients are for it to decide on.
+func (s State) kernel() []string {
+	const isSYN = "tcp flags & (fin | syn | rst | ack) == syn"
+	var rules []string
+	for _, socket := range s.Handover {
+		family, protocol := family(socket.Addr()), "ipv4"
+		if family == "ip6" {
+			protocol = "ipv6"
+		}
+		rules = append(rules, fmt.Sprintf("iifname %q meta nfproto %s %s tproxy %s to %v meta mark set %#x accept",
+			s.Link, protocol, isSYN, family, socket, deliver))
+	}
+	return append(rules,
+		isSYN+" accept",
+		fmt.Sprintf("socket transparent 1 meta mark set %#x", deliver))
+}
+
+// handedOver returns the pools of the families that have a socket to take
+// their connections.
+func (s State) handedOver() []netip.Prefix {
+	var pools []netip.Prefix
+	for _, pool := range s.Pools {
+		for _, socket := range s.Handover {
+			if len(s.LAN) > 0 && pool.Addr().Is4() == socket.Addr().Is4() {
+				pools = append(pools, pool)
+			}
+		}
+	}
+	return pools
 }
 
 func (s State) capture() []string {

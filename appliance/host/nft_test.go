@@ -28,6 +28,18 @@ func TestTable(t *testing.T) {
 			LAN:        []string{"lan0"},
 			CaptureDNS: 53,
 		}, nil},
+		{"handover", State{
+			Link:     "sixgate0",
+			Pools:    prefixOf("198.18.0.0/15", "2001:2::/48"),
+			LAN:      []string{"lan0", "lan1"},
+			Handover: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5000"), netip.MustParseAddrPort("[::1]:5001")},
+		}, nil},
+		{"handover4", State{
+			Link:     "sixgate0",
+			Pools:    prefixOf("198.18.0.0/15", "2001:2::/48"),
+			LAN:      []string{"lan0"},
+			Handover: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5000")},
+		}, nil},
 		{"full", State{
 			Link:       "tun-x.1",
 			Pools:      prefixOf("198.18.0.0/15", "2001:2::/48"),

@@ -27,6 +27,12 @@ type State struct {
 	CaptureDNS uint16           // our port that answers whatever the LAN sends to port 53 of anyone; 0: none
 	Masquerade bool             // IPv4 from the LAN to real addresses leaves with the uplink's address
 	Mark       uint32           // SO_MARK of the gateway's own sockets, never captured; 0: none
+
+	// Handover are transparent sockets of ours, at most one of each family,
+	// that listen on loopback addresses. SYNs to the pools that come out of
+	// the link become their connections, and the kernel carries these from
+	// and to the LAN. Without any, all of the pools goes by the link.
+	Handover []netip.AddrPort
 }
 
 // validate refuses what the kernel or the nft text could not hold.

@@ -19,7 +19,7 @@ const settle = 300 * time.Millisecond
 const longest = 3 * time.Second
 
 // Watch calls changed once it listens, and then after each burst of changes of
-// links, addresses, routes or nft tables in the caller's network namespace,
+// links, addresses, routes, policy or nft tables in the caller's network namespace,
 // until ctx ends. What changed it does not say, since a look at the whole is
 // the only thing that is never out of date; changes made by changed itself are
 // told, too.
@@ -35,6 +35,7 @@ func Watch(ctx context.Context, changed func()) error {
 			unix.RTNLGRP_LINK,
 			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 			unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+			unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 		},
 		unix.NETLINK_NETFILTER: {unix.NFNLGRP_NFTABLES},
 	} {

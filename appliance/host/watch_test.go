@@ -33,6 +33,7 @@ func TestWatch(t *testing.T) {
 			"ip link set lan0 up",
 			"ip address add 192.168.77.1/24 dev lan0",
 			"ip route add default via 192.168.77.254",
+			"ip rule add from 192.0.2.9 lookup 77",
 			"nft add table inet other",
 			"nft flush ruleset",
 		} {
