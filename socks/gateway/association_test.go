@@ -251,18 +251,25 @@ func TestAssociationIsBounded(t *testing.T) {
 		a := newAssociation(g, &flow{})
 		a.client = &clientMail{mail: newMail()}
 		close(a.begun)
+		remembered := func() int {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return len(a.targets)
+		}
 		for i := range 3 * maxTargets {
 			a.egressTo(socks.Addr{Name: "slow.test", Port: uint16(i)}, []byte("x"))
 		}
-		if len(a.targets) != maxOpening {
-			t.Errorf("%d destinations wait", len(a.targets))
+		if n := remembered(); n != maxOpening {
+			t.Errorf("%d destinations wait", n)
 		}
 		for range 2 * maxQueue {
 			a.egressTo(socks.Addr{Name: "slow.test", Port: 0}, []byte("x"))
 		}
+		a.mu.Lock()
 		if n := len(a.targets[socks.Addr{Name: "slow.test"}].queue); n > maxQueue {
 			t.Errorf("%d datagrams wait", n)
 		}
+		a.mu.Unlock()
 		time.Sleep(2 * g.DialTimeout) // those find no way, and others may be looked for
 		for i := range 2 * maxTargets {
 			a.egressTo(socks.Addr{Name: "quick.test", Port: uint16(i + 1)}, []byte("x"))
@@ -271,8 +278,8 @@ func TestAssociationIsBounded(t *testing.T) {
 				<-def.opened[0].out
 			}
 		}
-		if len(a.targets) != maxTargets {
-			t.Errorf("%d destinations", len(a.targets))
+		if n := remembered(); n != maxTargets {
+			t.Errorf("%d destinations", n)
 		}
 		a.close()
 	})
