@@ -231,7 +231,7 @@ func TestRunsInNamespacesOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{self: self, seconds: 300 * time.Millisecond}
+	b := &bench{self: self, seconds: time.Second}
 	contestants := choose(b.builtin(), "kernel,splice", func(c contestant) string { return c.name })
 	for _, s := range choose(scenarios(), "off/8-up,on/1-down,connections,request,idle/1000,far/lan-down", func(s scenario) string { return s.name }) {
 		for _, c := range contestants {
