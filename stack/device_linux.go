@@ -15,19 +15,39 @@ const tunPath = "/dev/net/tun"
 // MTU in bytes. The caller closes it, or hands it to a Stack that runs. Errors
 // say what the host lacks and wrap the errno.
 func OpenTUN(name string, mtu int) (Device, error) {
-	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := MakeTUN(name)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s%s: %w", tunPath, openHint(err), err)
-	}
-	if err := attach(fd, name); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("making TUN device %q%s: %w", name, attachHint(err), err)
+		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), tunPath)
 	device, err := tun.CreateTUNFromFile(file, mtu)
 	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("setting up TUN device %q with MTU %d: %w", name, mtu, err)
+	}
+	return device, nil
+}
+
+// MakeTUN makes the TUN device name, and returns its descriptor: for another
+// process, whose TakeTUN makes a Device of it.
+func MakeTUN(name string) (fd int, err error) {
+	fd, err = unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening %s%s: %w", tunPath, openHint(err), err)
+	}
+	if err := attach(fd, name); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("making TUN device %q%s: %w", name, attachHint(err), err)
+	}
+	return fd, nil
+}
+
+// TakeTUN returns the Device of a descriptor that MakeTUN made, maybe in another
+// network namespace. The descriptor is the Device's from then on.
+func TakeTUN(fd int) (Device, error) {
+	device, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		return nil, fmt.Errorf("taking over a TUN device: %w", err)
 	}
 	return device, nil
 }
