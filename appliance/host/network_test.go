@@ -396,3 +396,25 @@ func TestLookups(t *testing.T) {
 	sh(t, "ip route add default nexthop via 203.0.113.2 nexthop via 203.0.113.3")
 	uplink(true, false)
 }
+
+func TestFurnish(t *testing.T) {
+	enter(t)
+	sh(t, "ip link set lo down")
+	tun(t, "sixgate0")
+	own := []netip.Prefix{netip.MustParsePrefix("198.18.0.1/15"), netip.MustParsePrefix("2001:2::1/48")}
+	must(t, Furnish("sixgate0", 1400, own))
+	for line, want := range map[string]string{
+		"ip link show lo":                 "LOOPBACK,UP",
+		"ip link show sixgate0":           "mtu 1400",
+		"ip route get 192.0.2.1":          "dev sixgate0 src 198.18.0.1",
+		"ip -6 route get 2001:db8::1":     "dev sixgate0 proto 163 src 2001:2::1",
+		"ip -6 address show dev sixgate0": "nodad",
+	} {
+		if got := sh(t, line); !strings.Contains(got, want) {
+			t.Errorf("%s: no %q in\n%s", line, want, got)
+		}
+	}
+	if err := Furnish("nolink0", 1500, nil); err == nil {
+		t.Error("a link that is not there was furnished")
+	}
+}
