@@ -32,22 +32,33 @@ type tunInlet struct {
 	table   *dnsfake.Table
 	dns     *dnsfake.Server
 	gateway *gateway.Gateway
+
+	literal func(netip.Addr) bool // reports whether an address outside the pools is a destination itself
+	capture bool                  // the DNS server answers also what goes to port 53 of those
 }
 
-// Admit lets through what is for the DNS server or for an address that stands
-// for a name.
+// Admit lets through what is for the DNS server, for an address that stands for
+// a name, or for a literal address.
 func (in *tunInlet) Admit(network string, client, dst netip.AddrPort) bool {
-	if dst.Port() == portDNS {
-		return in.table.Contains(dst.Addr())
+	if in.toDNS(dst) {
+		return true
+	}
+	if !in.table.Contains(dst.Addr()) {
+		return in.literal(dst.Addr())
 	}
 	_, ok := in.table.NameOf(dst.Addr())
 	return ok
 }
 
+// toDNS reports whether dst is answered by the gateway's DNS.
+func (in *tunInlet) toDNS(dst netip.AddrPort) bool {
+	return dst.Port() == portDNS && (in.table.Contains(dst.Addr()) || in.capture && in.literal(dst.Addr()))
+}
+
 // ServeTCP serves a connection until it ends.
 func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
-	if r.Dest().Port() != portDNS {
-		in.gateway.Serve(ctx, tunSession("tcp", r.Client(), r.Dest()), r)
+	if !in.toDNS(r.Dest()) {
+		in.gateway.Serve(ctx, in.session("tcp", r.Client(), r.Dest()), r)
 		return
 	}
 	// The client that gives up between SYN and ACK is no concern of anybody.
@@ -58,8 +69,8 @@ func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
 
 // ServeUDP serves a flow until it ends.
 func (in *tunInlet) ServeUDP(ctx context.Context, f *stack.UDPFlow) {
-	if f.Dest().Port() != portDNS {
-		in.gateway.Serve(ctx, tunSession("udp", f.Client(), f.Dest()), f)
+	if !in.toDNS(f.Dest()) {
+		in.gateway.Serve(ctx, in.session("udp", f.Client(), f.Dest()), f)
 		return
 	}
 	if conn, err := f.Accept(f.Dest()); err == nil {
@@ -89,10 +100,10 @@ func (in *tunInlet) serveDNS(ctx context.Context, conn net.Conn, client netip.Ad
 	}
 }
 
-func tunSession(network string, client, dst netip.AddrPort) gateway.Session {
+func (in *tunInlet) session(network string, client, dst netip.AddrPort) gateway.Session {
 	return gateway.Session{
 		Inlet: "tun", Network: network, Client: client,
-		Dest: socks.AddrFromAddrPort(dst), Fake: true,
+		Dest: socks.AddrFromAddrPort(dst), Fake: in.table.Contains(dst.Addr()),
 	}
 }
 

@@ -107,9 +107,13 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Users:   users,
 		Logger:  logger,
 	}
-	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway}
+	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway, literal: nothing, capture: c.DNS.Capture}
 	return p, nil
 }
+
+// nothing are the literal addresses that come in by the TUN of a box, to which
+// only the pools are routed.
+func nothing(netip.Addr) bool { return false }
 
 const (
 	// flowMemory is what there has to be for a flow: one at rest holds about a

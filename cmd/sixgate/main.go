@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -26,12 +24,7 @@ const (
 // defaultConfig is read when it exists and no --config is given.
 const defaultConfig = "/etc/sixgate/sixgate.toml"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	// A second signal finds the default action again, and kills.
-	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:]))
-}
+func main() { os.Exit(run(context.Background(), os.Args[1:])) }
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string) int {
@@ -44,11 +37,17 @@ func run(ctx context.Context, args []string) int {
 		RunE:          func(*cobra.Command, []string) error { return usageError{errors.New("no command given")} },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), statusCommand(), flowsCommand(), namesCommand(), explainCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), runCommand(), insideCommand(), statusCommand(), flowsCommand(), namesCommand(), explainCommand(), cleanupCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if program, ok := errors.AsType[exit](err); ok {
+		if program.why != nil {
+			fmt.Fprintln(os.Stderr, "sixgate:", program.why)
+		}
+		return program.status
 	}
 	code := exitCode(err)
 	switch {

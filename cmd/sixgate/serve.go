@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +18,9 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the gateway in the foreground until SIGINT or SIGTERM",
 	}, func(ctx context.Context, c *config.Config) error {
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+		// A second signal finds the default action again, and kills.
+		context.AfterFunc(ctx, stop)
 		logger := newLogger(c.Log)
 		logger.Info("starting", "version", version, "config", c.File)
 		notify, watchdog := serviceManager(logger)

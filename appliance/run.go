@@ -1,0 +1,142 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sixgate/appliance/config"
+	"sixgate/appliance/confine"
+	"sixgate/socks/gateway"
+	"sixgate/stack"
+)
+
+// settling is how often it is looked whether what a program has sent is on its
+// way, after the program has ended.
+const settling = 20 * time.Millisecond
+
+// Program is a program to run.
+type Program = confine.Program
+
+// Enter is called in the process that RunProgram has started for a program, and
+// returns only when it does not become that program.
+func Enter(socket int, path string, args, env []string) error {
+	return confine.Enter(socket, path, args, env)
+}
+
+// RunProgram runs a program as the socksified client of RFC 3089, which it need
+// not know: whatever it does by TCP and UDP goes through a gateway in this
+// process. It returns the program's exit status, or 128 and the number of the
+// signal that ended it; with an error, what a shell has for a program that
+// cannot be executed, or 0 where it never came to that.
+func RunProgram(c *config.Config, p Program, o Options) (status int, err error) {
+	g, err := newPersonal(c, o)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	own := g.machine.gatewayAddresses(g.config)
+	status, err = confine.Run(p, confine.Network{
+		TUN: c.TUN.Name, MTU: c.TUN.MTU, Addresses: own,
+		Resolver: own[0].Addr().Next(), // what goes to the link's own stays inside
+	}, g.start)
+	switch {
+	case err == nil:
+		g.settle()
+	case status == 0 && g.stop == nil:
+		err = fmt.Errorf("%w: %w", ErrHost, err)
+	}
+	return status, err
+}
+
+// personal is a gateway for one program.
+type personal struct {
+	Options
+	config  *config.Config
+	machine *machine
+	parts   *parts
+	tasks   errgroup.Group
+	stop    context.CancelFunc // of the tasks; nil before start
+}
+
+// newPersonal builds a gateway, and changes nothing of the machine.
+func newPersonal(c *config.Config, o Options) (*personal, error) {
+	own := *c
+	own.LAN = config.LAN{}
+	own.Pool.State = ""
+	// A program may have use for one family only, whatever its host has.
+	own.DNS.Fake = config.FakeAlways
+	// A mark needs a capability, and nothing here is captured.
+	own.Direct.Mark = 0
+	// The table is the program's alone.
+	own.Limits.NewNames = 0
+	m, err := survey(&own)
+	if err != nil {
+		return nil, err
+	}
+	// Who runs the program may reach this machine without it.
+	m.denied, m.ipv6 = nil, true
+	g := &personal{Options: o, config: &own, machine: m}
+	if g.parts, err = build(&own, func() *machine { return m }, o.Logger); err != nil {
+		return nil, err
+	}
+	g.parts.tun.literal = netip.Addr.IsGlobalUnicast
+	return g, nil
+}
+
+// start serves the device tun.
+func (g *personal) start(tun int, ipv6 bool) error {
+	device, err := stack.TakeTUN(tun)
+	if err != nil {
+		return err
+	}
+	g.machine.ipv6 = ipv6
+	packets, err := stack.New(stack.Config{
+		Device: device, MTU: g.config.TUN.MTU, Memory: g.machine.memory, Handler: g.parts.tun, Logger: g.Logger,
+	})
+	if err != nil {
+		return errors.Join(err, device.Close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	g.parts.hosts.Reload() // before the first query
+	g.tasks.Go(func() error { return packets.Run(ctx) })
+	g.tasks.Go(func() error { return g.parts.hosts.Run(ctx) })
+	return nil
+}
+
+// settle waits, but not for ever, until what the program has sent before its end
+// is on its way: its kernel still holds some of it. UDP flows have no end.
+func (g *personal) settle() {
+	again := time.NewTicker(settling)
+	defer again.Stop()
+	end := time.After(drainTime)
+	for {
+		select {
+		case <-end:
+			return
+		case <-again.C:
+		}
+		if !slices.ContainsFunc(g.parts.gateway.Flows(), func(f gateway.Flow) bool { return f.Network == "tcp" || f.Type == 0 }) {
+			return
+		}
+	}
+}
+
+// close ends all flows, and what start has started.
+func (g *personal) close() error {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	g.parts.gateway.Shutdown(now)
+	var err error
+	if g.stop != nil {
+		g.stop()
+		err = g.tasks.Wait()
+	}
+	return errors.Join(err, g.parts.resolver.Close())
+}
