@@ -136,6 +136,12 @@ func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
 		} else {
 			r.Resolved(socks.Addr{IP: ip})
 		}
+	case socks.CommandResolvePTR:
+		if name, err := in.gateway.ResolvePTR(ctx, s); err != nil {
+			r.Refuse(err)
+		} else {
+			r.Resolved(socks.Addr{Name: name})
+		}
 	default:
 		r.Refuse(fmt.Errorf("serving %s: %w", r.Command(), syscall.EOPNOTSUPP))
 	}

@@ -95,6 +95,22 @@ func (c Client) Resolve(ctx context.Context, conn net.Conn, name string) (netip.
 	return found.IP, nil
 }
 
+// ResolvePTR asks the server, which has to know Tor's RESOLVE_PTR, for a name of
+// ip.
+func (c Client) ResolvePTR(ctx context.Context, conn net.Conn, ip netip.Addr) (name string, err error) {
+	err = c.interruptible(ctx, conn, func() error {
+		found, err := c.ask(conn, CommandResolvePTR, Addr{IP: ip})
+		if name = found.Name; err == nil && name == "" {
+			err = syscall.EPROTO
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("resolving %s by SOCKS server %s: %w", ip, c.Server, err)
+	}
+	return name, nil
+}
+
 // interruptible runs talk, and makes what it reads or writes fail when ctx
 // ends. Its error tells an errno.
 func (c Client) interruptible(ctx context.Context, conn net.Conn, talk func() error) error {

@@ -63,6 +63,33 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]net
 	return nil, &net.DNSError{Name: name, Err: "no such host", UnwrapErr: syscall.EHOSTUNREACH, IsNotFound: true}
 }
 
+// LookupAddr returns the names of the address addr, with a trailing dot. Its
+// errors are those of LookupNetIP.
+func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error) {
+	name, err := dns.ReverseAddr(addr)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the name of %q: %w", addr, err)
+	}
+	q := new(dns.Msg).SetQuestion(name, dns.TypePTR)
+	reply, err := r.Exchange(ctx, q)
+	switch {
+	case err != nil:
+		return nil, err
+	case reply.Rcode != dns.RcodeSuccess && reply.Rcode != dns.RcodeNameError:
+		return nil, &net.DNSError{Name: addr, Err: "servers say " + dns.RcodeToString[reply.Rcode], UnwrapErr: syscall.EHOSTUNREACH, IsTemporary: true}
+	}
+	var names []string
+	for _, rr := range reply.Answer {
+		if ptr, ok := rr.(*dns.PTR); ok {
+			names = append(names, ptr.Ptr)
+		}
+	}
+	if len(names) == 0 {
+		return nil, &net.DNSError{Name: addr, Err: "no such name", UnwrapErr: syscall.EHOSTUNREACH, IsNotFound: true}
+	}
+	return names, nil
+}
+
 // waitToConnect is wait for who wants to connect: stale addresses serve at once,
 // but what was not there may be by now.
 func (s share) waitToConnect(ctx context.Context) (*answer, error) {

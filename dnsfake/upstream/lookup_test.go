@@ -40,3 +40,18 @@ func TestAddressesKeepTheirOrder(t *testing.T) {
 		clock.add(time.Hour)
 	}
 }
+
+func TestLookupAddr(t *testing.T) {
+	server := serve(t, zone(t, `
+		1.2.0.192.in-addr.arpa. 60 PTR a.example.
+		1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 60 PTR b.example.`))
+	r := resolver(t, Config{}, server.Server)
+	for addr, want := range map[string][]string{
+		"192.0.2.1": {"a.example."}, "2001:db8::1": {"b.example."}, "192.0.2.2": nil, "a.example": nil,
+	} {
+		got, err := r.LookupAddr(t.Context(), addr)
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%s: %v, %v, want %v", addr, got, err, want)
+		}
+	}
+}

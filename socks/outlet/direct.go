@@ -47,12 +47,6 @@ func networkOf(ip netip.Addr) string {
 	return "ip6"
 }
 
-// Resolver looks up the addresses of a name, and returns as soon as ctx ends;
-// network is "ip", "ip4" or "ip6". A *net.Resolver is one.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error)
-}
-
 // DirectConfig is what a Direct is built of.
 type DirectConfig struct {
 	Resolver Resolver // never nil

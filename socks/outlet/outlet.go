@@ -38,9 +38,11 @@ type PacketConn interface {
 	Close() error
 }
 
-// ResolveOutlet is an Outlet that tells which address of a name it would take.
+// ResolveOutlet is an Outlet that tells which address of a name it would take,
+// and which name an address has.
 type ResolveOutlet interface {
 	Resolve(ctx context.Context, name string) (netip.Addr, error)
+	ResolvePTR(ctx context.Context, ip netip.Addr) (name string, err error)
 }
 
 // BindOutlet is an Outlet that takes connections from the far side.

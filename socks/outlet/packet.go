@@ -84,15 +84,6 @@ func (p *directPackets) WriteTo(ctx context.Context, b []byte, dest socks.Addr) 
 func (p *directPackets) SetReadDeadline(t time.Time) error { return p.socket.SetReadDeadline(t) }
 func (p *directPackets) Close() error                      { return p.socket.Close() }
 
-// Resolve returns the address that datagrams to name go to.
-func (d *Direct) Resolve(ctx context.Context, name string) (netip.Addr, error) {
-	ip, err := d.find(ctx, socks.Addr{Name: name, Port: 9}) // discard, but nothing is sent
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("resolving %s: %w", name, socks.WithErrno(err))
-	}
-	return ip, nil
-}
-
 // find returns the address that Dial takes for dest. To connect a UDP socket
 // sends nothing, and fails where there is no route.
 func (d *Direct) find(ctx context.Context, dest socks.Addr) (netip.Addr, error) {

@@ -101,6 +101,16 @@ func (v *Via) Resolve(ctx context.Context, name string) (netip.Addr, error) {
 	return v.client.Resolve(ctx, conn, name)
 }
 
+// ResolvePTR asks the server, which has to speak Tor's RESOLVE_PTR.
+func (v *Via) ResolvePTR(ctx context.Context, ip netip.Addr) (string, error) {
+	conn, err := v.reach(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return v.client.ResolvePTR(ctx, conn, ip)
+}
+
 // Bind asks the server to listen.
 func (v *Via) Bind(ctx context.Context, peer socks.Addr) (Binding, error) {
 	conn, err := v.reach(ctx)

@@ -91,6 +91,14 @@ func (n *node) ServeSOCKS(ctx context.Context, r *socks.Request) {
 	case socks.CommandBind:
 		n.serveBind(ctx, r, direct)
 		return
+	case socks.CommandResolvePTR:
+		direct.Vet = NewGuard(nil, nil, nil).Vet
+		if name, err := direct.ResolvePTR(ctx, r.Dest().IP); err != nil {
+			r.Refuse(err)
+		} else {
+			r.Resolved(socks.Addr{Name: name})
+		}
+		return
 	}
 	far, err := direct.Dial(ctx, "tcp", r.Dest())
 	if err != nil {
