@@ -181,7 +181,7 @@ func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guar
 	var hop func(name string) outlet.Outlet // recursion ends: config refuses cycles
 	hop = func(name string) outlet.Outlet {
 		if o := byName[name]; o.Type == config.OutletSOCKS5 {
-			return outlet.NewVia(hop(o.Over), socks.Client{Server: o.Server, Username: o.Username, Password: o.Password}, guard.Vet)
+			return outlet.NewVia(hop(o.Over), socks.Client{Server: o.Server, Username: o.Username, Password: o.Password, Pipeline: o.Pipeline}, guard.Vet)
 		}
 		return unguarded
 	}

@@ -37,6 +37,7 @@ func TestConnect(t *testing.T) {
 	name := Addr{Name: "a", Port: 80}
 	const both = "05 02 00 02"
 	nobody, user := Client{Server: hop}, Client{Server: hop, Username: "u", Password: "pw"}
+	fast := Client{Server: hop, Username: "u", Password: "pw", Pipeline: true}
 	for _, tt := range []struct {
 		what   string
 		client Client
@@ -68,6 +69,12 @@ func TestConnect(t *testing.T) {
 		{"password wrong", user, name, []string{both, "05 02", "01 01 75 02 7077", "01 01"}, "", syscall.EACCES, 0},
 		{"GSSAPI wanted", user, name, []string{both, "05 01"}, "", syscall.EACCES, 0},
 		{"password too long", Client{Server: hop, Username: "u", Password: strings.Repeat("p", 256)}, name, nil, "", syscall.EINVAL, 0},
+		{"pipelined", Client{Server: hop, Pipeline: true}, name, []string{greeting + request, "05 00" + ok}, "192.0.2.7:7", 0, 0},
+		{"pipelined with password", fast, name, []string{"05 01 02 01 01 75 02 7077" + request, "05 02 01 00" + ok}, "192.0.2.7:7", 0, 0},
+		{"pipelined, password wrong", fast, name, []string{"05 01 02 01 01 75 02 7077" + request, "05 02 01 01"}, "", syscall.EACCES, 0},
+		{"pipelined, password not wanted", fast, name, []string{"05 01 02 01 01 75 02 7077" + request, "05 00" + ok}, "", syscall.EPROTO, 0},
+		{"pipelined, method not offered", Client{Server: hop, Pipeline: true}, name, []string{greeting + request, "05 02"}, "", syscall.EACCES, 0},
+		{"pipelined, refused", fast, name, []string{"05 01 02 01 01 75 02 7077" + request, "05 02 01 00 05 05"}, "", syscall.ECONNREFUSED, ConnectionRefused},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			conn, server := net.Pipe()

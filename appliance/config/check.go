@@ -130,6 +130,12 @@ func (c *Config) checkOutlets(tables []*table) {
 		case o.Username == "" && o.Password != "":
 			t.complain("username", "missing (the password is of nobody)")
 		}
+		if o.Pipeline && o.Type != OutletSOCKS5 && o.Type != "" {
+			t.complain("pipeline", "a %s outlet has no server (delete it, or set type to socks5)", o.Type)
+		}
+		if o.Over == "" && o.Server.IP.IsValid() && slices.Contains(c.SOCKS.Listen, o.Server.AddrPort()) {
+			t.complain("server", "%s is this gateway itself (name another server)", o.Server)
+		}
 		switch {
 		case o.Over == "":
 		case o.Type != OutletSOCKS5 && o.Type != "":

@@ -251,6 +251,17 @@ t.toml:22: outlet.over: a direct outlet goes over no other (delete it, or set ty
 t.toml:25: outlet.name: there is an outlet "near" already (take another name)
 t.toml:27: outlet.server: parsing host "0x7f.1": numeric form that is no IP literal (write it like gw.example:1080)
 t.toml:32: outlet.server: port 0 in "gw.example:0" (1 to 65535)`},
+	{"outlets to nowhere", `
+[[outlet]]
+name = "self"
+type = "socks5"
+server = "127.0.0.1:1080"
+[[outlet]]
+name = "wan"
+type = "direct"
+pipeline = true
+`, `t.toml:5: outlet.server: 127.0.0.1:1080 is this gateway itself (name another server)
+t.toml:9: outlet.pipeline: a direct outlet has no server (delete it, or set type to socks5)`},
 	{"cycles of outlets", `
 outlet = [
 	{name = "in", type = "socks5", server = "a:1", over = "a"},

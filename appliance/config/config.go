@@ -136,6 +136,7 @@ type Outlet struct {
 	Username string     // for Server; empty: none
 	Password string     // for Server
 	Over     string     // outlet that an OutletSOCKS5 dials Server through; empty: direct
+	Pipeline bool       // say all to Server at once
 }
 
 // OutletType is the kind of an Outlet.
@@ -299,6 +300,7 @@ func readOutlet(t *table) (o Outlet) {
 	key(t, "username", &o.Username, orEmpty(userName))
 	key(t, "password", &o.Password, orEmpty(plainPassword))
 	key(t, "over", &o.Over, as[string])
+	key(t, "pipeline", &o.Pipeline, as[bool])
 	t.require("name", "rules name an outlet by it")
 	t.require("type", "socks5, direct or reject")
 	return o

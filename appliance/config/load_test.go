@@ -81,7 +81,7 @@ func full() *Config {
 	c.DNS.Hosts, c.DNS.Leases = []string{"/etc/hosts.lan"}, []string{"/var/lib/misc/dnsmasq.leases"}
 	c.Outlets = []Outlet{
 		{Name: "near", Type: OutletSOCKS5, Server: socks.Addr{IP: netip.MustParseAddr("192.0.2.1"), Port: 1080}},
-		{Name: "far", Type: OutletSOCKS5, Server: socks.Addr{Name: "gw2.example", Port: 1080}, Username: "gw1", Password: "secret", Over: "near"},
+		{Name: "far", Type: OutletSOCKS5, Server: socks.Addr{Name: "gw2.example", Port: 1080}, Username: "gw1", Password: "secret", Over: "near", Pipeline: true},
 	}
 	c.Rules = []Rule{{
 		Names:    []string{"*.example.com"},
