@@ -23,6 +23,8 @@ const (
 	// burst is how many packets are read before those merged are delivered,
 	// where no pause does it sooner.
 	burst = 64
+	// maxParts is how many pieces of memory writev takes at once (IOV_MAX).
+	maxParts = 1024
 )
 
 // virtio is the carrier over the descriptor of a TUN device whose packets come
@@ -93,7 +95,8 @@ func (v *virtio) receive(l *link) error {
 		return true // between bursts, to see whether the device was closed
 	}
 	for failure == nil {
-		failure = errors.Join(failure, v.device.Read(read))
+		waiting := v.device.Read(read) // sets failure, too
+		failure = errors.Join(failure, waiting)
 	}
 	v.counters.deviceErrors.Add(1)
 	return fmt.Errorf("reading from the TUN device: %w", failure)
@@ -135,6 +138,7 @@ func (v *virtio) maxMerged() uint32 { return 65535 }
 type virtioWrite struct {
 	header [virtioHeader]byte
 	parts  [][]byte // the header first
+	rest   []byte   // what is beyond maxParts, copied
 	err    error    // of the write
 	write  func(fd uintptr)
 }
@@ -147,16 +151,29 @@ func newVirtioWrite() *virtioWrite {
 
 func (w *virtioWrite) load(pkt *netstack.PacketBuffer) {
 	w.header = encodeVirtio(pkt)
-	w.parts = append(w.parts[:0], w.header[:])
+	w.parts, w.rest = append(w.parts[:0], w.header[:]), w.rest[:0]
 	views, offset := pkt.AsViewList()
 	for view := views.Front(); view != nil; view = view.Next() {
 		part := view.AsSlice()
 		if skipped := min(offset, len(part)); skipped > 0 {
 			part, offset = part[skipped:], offset-skipped
 		}
-		if len(part) > 0 {
-			w.parts = append(w.parts, part)
-		}
+		w.add(part)
+	}
+	if len(w.rest) > 0 {
+		w.parts = append(w.parts, w.rest)
+	}
+}
+
+// add puts part behind the others. Data that was written octet by octet comes
+// in as many parts.
+func (w *virtioWrite) add(part []byte) {
+	switch {
+	case len(part) == 0:
+	case len(w.parts) < maxParts-1:
+		w.parts = append(w.parts, part)
+	default:
+		w.rest = append(w.rest, part...)
 	}
 }
 

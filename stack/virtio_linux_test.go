@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -176,6 +177,45 @@ func TestEncodeVirtio(t *testing.T) {
 			t.Errorf("%s: %d bytes to write", test.name, n)
 		}
 		pkt.DecRef()
+	}
+}
+
+// The kernel takes a limited number of parts, however many a packet has.
+func TestVirtioManyParts(t *testing.T) {
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer out.Close()
+	raw, err := out.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newVirtio(raw, &counters{})
+	for _, views := range []int{maxParts - 3, maxParts - 2, maxParts - 1, maxParts, 1500, 3} {
+		var payload buffer.Buffer
+		want := unhex(unflagged)
+		for i := range views {
+			octet := []byte{byte(i)}
+			if err := payload.Append(buffer.NewViewWithData(octet)); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, octet...)
+		}
+		pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: payload})
+		v.send([]*netstack.PacketBuffer{pkt})
+		pkt.DecRef()
+		if n := v.counters.deviceErrors.Load(); n != 0 {
+			t.Fatalf("%d views: not sent", views)
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d views: sent otherwise, %v", views, err)
+		}
+	}
+	if n := v.counters.sent.Load(); n != 6 {
+		t.Errorf("%d packets sent", n)
 	}
 }
 
