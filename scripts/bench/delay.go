@@ -36,8 +36,8 @@ func delay(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Println("ready")
-	context.AfterFunc(ctx, func() { one.Close(); other.Close() })
-	var both errgroup.Group
+	both, ends := errgroup.WithContext(ctx) // with the first direction that fails
+	context.AfterFunc(ends, func() { one.Close(); other.Close() })
 	both.Go(func() error { return carry(other, one, late) })
 	both.Go(func() error { return carry(one, other, late) })
 	if err := both.Wait(); ctx.Err() == nil {
