@@ -19,6 +19,7 @@ type Counters struct {
 	TCPAccepted  uint64 // of these, connections that were established
 	TCPRefused   uint64 // of these, refused by the Handler
 	TCPAbandoned uint64 // of these, given up by the client in the handshake
+	TCPCutOff    uint64 // connections closed with bytes not yet taken, above the same: RST
 
 	TCPHandedBack uint64 // of the accepted ones, left to the kernel
 	TCPNotTaken   uint64 // requests that the kernel should have taken and did not
@@ -35,7 +36,8 @@ type counters struct {
 	droppedNotIP, droppedEcho                      atomic.Uint64
 	deviceErrors, icmpSent, icmpSuppressed         atomic.Uint64
 	tcpUnknown, tcpOverLimit, tcpRequests          atomic.Uint64
-	tcpAccepted, tcpRefused, tcpAbandoned          atomic.Uint64
+	tcpAccepted, tcpRefused                        atomic.Uint64
+	tcpAbandoned, tcpCutOff                        atomic.Uint64
 	tcpHandedBack, tcpNotTaken                     atomic.Uint64
 	udpUnknown, udpOverLimit, udpFlows, udpRefused atomic.Uint64
 }
@@ -57,6 +59,7 @@ func (c *counters) snapshot() Counters {
 		TCPAbandoned:   c.tcpAbandoned.Load(),
 		TCPHandedBack:  c.tcpHandedBack.Load(),
 		TCPNotTaken:    c.tcpNotTaken.Load(),
+		TCPCutOff:      c.tcpCutOff.Load(),
 		UDPUnknown:     c.udpUnknown.Load(),
 		UDPOverLimit:   c.udpOverLimit.Load(),
 		UDPFlows:       c.udpFlows.Load(),

@@ -40,7 +40,9 @@ type Config struct {
 	// buffers are smaller where it is less than 4 GiB; 0 is taken for more.
 	Memory uint64
 
-	MaxPending           int // TCP requests not yet established; 8192 or by Memory
+	// TCP requests not yet established, and connections closed with bytes that
+	// the client has not yet taken; 8192 or by Memory.
+	MaxPending           int
 	MaxPendingPerClient  int // the same of one client address; two thirds of MaxPending
 	MaxUDPFlows          int // UDP flows alive; 8192 or by Memory
 	MaxUDPFlowsPerClient int // the same of one client address; two thirds of MaxUDPFlows

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -31,6 +32,11 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 7
 // source holds a request and a connection to the far host.
 const handshake = 15 * time.Second
 
+// lastWords is how long a client may take nothing of what a connection still
+// held for it when it was closed. Netstack would ask a client that answers for
+// ever; Linux gives up on such orphans after about as long (tcp_orphan_retries).
+const lastWords = time.Minute
+
 // tcpSide turns SYNs into requests.
 type tcpSide struct {
 	*Stack
@@ -40,7 +46,7 @@ type tcpSide struct {
 	mu      sync.Mutex // guards what follows
 	pending map[netstack.TransportEndpointID]*TCPRequest
 	lent    map[netstack.TransportEndpointID]*lent // the kernel's
-	quota   quota
+	quota   quota                                  // of pending requests, and of closed connections that linger
 }
 
 func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack) *tcpSide {
@@ -114,6 +120,46 @@ func (t *tcpSide) release(r *TCPRequest) {
 	t.quota.give(r.Client().Addr())
 }
 
+// linger lets the last bytes of r's connection, which is closed, reach the
+// client. They are in no handler's care any more, so they take the place of a
+// request: where the client has none left, it gets an RST.
+func (t *tcpSide) linger(r *TCPRequest) {
+	if !r.lingers() {
+		return
+	}
+	client := r.Client().Addr()
+	t.mu.Lock()
+	ok := t.quota.take(client)
+	t.mu.Unlock()
+	if !ok {
+		t.counters.tcpCutOff.Add(1)
+		r.ep.Abort()
+		return
+	}
+	give := sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.quota.give(client)
+	})
+	patience := tcpip.TCPUserTimeoutOption(lastWords)
+	r.ep.SetSockOpt(&patience) // cannot fail
+	gone := waiter.NewFunctionEntry(waiter.EventHUp, func(waiter.EventMask) { give() })
+	r.queue.EventRegister(&gone)
+	if !r.lingers() { // any more
+		give()
+	}
+}
+
+// lingers reports whether r's connection has ended, but the client has not
+// acknowledged all of it.
+func (r *TCPRequest) lingers() bool {
+	switch tcp.EndpointState(r.ep.State()) {
+	case tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+		return true
+	}
+	return false
+}
+
 // serve runs the handler for the request that syn began.
 func (t *tcpSide) serve(ctx context.Context, syn *tcp.ForwarderRequest) {
 	defer t.flows.end()
@@ -126,6 +172,7 @@ func (t *tcpSide) serve(ctx context.Context, syn *tcp.ForwarderRequest) {
 	r.Refuse(syscall.ECONNREFUSED)
 	if r.conn != nil {
 		r.conn.Close()
+		t.linger(r)
 	}
 }
 
@@ -164,7 +211,11 @@ type TCPRequest struct {
 	quote    []byte // of the SYN
 	syn      *tcp.ForwarderRequest
 	answered atomic.Bool
-	conn     *endpoint.TCP // nil until accepted
+
+	// The connection, once accepted.
+	conn  *endpoint.TCP // nil until then
+	ep    tcpip.Endpoint
+	queue waiter.Queue // of ep
 }
 
 // Client returns where the SYN came from.
@@ -196,9 +247,8 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 		return nil, r.errorf(errAnswered)
 	}
 	defer r.side.release(r)
-	var queue waiter.Queue
 	abandon := time.AfterFunc(handshake, r.abandon)
-	ep, terr := r.syn.CreateEndpoint(&queue)
+	ep, terr := r.syn.CreateEndpoint(&r.queue)
 	abandon.Stop()
 	r.syn.Complete(false)
 	if terr != nil {
@@ -207,7 +257,7 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 	}
 	r.quote = nil // no ICMP message will need it
 	r.side.counters.tcpAccepted.Add(1)
-	r.conn = endpoint.NewTCP(ep, &queue, r.Dest(), r.Client())
+	r.ep, r.conn = ep, endpoint.NewTCP(ep, &r.queue, r.Dest(), r.Client())
 	if err := r.conn.SetKeepAliveConfig(keepAlive); err != nil {
 		r.conn.Close()
 		return nil, r.errorf(err)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -289,6 +290,77 @@ func TestTCPPortReuse(t *testing.T) {
 		device.send(segment(client, fake4, fin|ack, isn+1, next+1))
 		for binary.BigEndian.Uint32(b[28:]) != isn+2 {
 			b = wire.next(t, 6)
+		}
+	}
+}
+
+// open makes a connection of client to fake4 over device, and returns what the
+// client acknowledges with its next segment. Its initial sequence number is 1.
+func open(t *testing.T, device *bare, wire *tap, client netip.AddrPort) uint32 {
+	t.Helper()
+	device.send(segment(client, fake4, syn, 1, 0))
+	for {
+		b := wire.next(t, 6)
+		if b[33] == syn|ack && binary.BigEndian.Uint16(b[22:]) == client.Port() {
+			next := binary.BigEndian.Uint32(b[24:]) + 1
+			device.send(segment(client, fake4, ack, 2, next))
+			return next
+		}
+	}
+}
+
+// What a client does not take when its connection is closed is kept for a
+// while, and at the cost of its next connections.
+func TestTCPLingering(t *testing.T) {
+	device := newBare()
+	wire := newTap(device)
+	requests := make(chan *stack.TCPRequest, 10)
+	s, _ := start(t, stack.Config{Device: wire, MaxPending: 3, MaxPendingPerClient: 1, Handler: handler{
+		tcp: func(_ context.Context, r *stack.TCPRequest) {
+			if r.Client().Port() == 1002 {
+				return
+			}
+			c := accept(t, r)
+			requests <- r
+			c.Write(make([]byte, 100_000)) // more than the client has room for
+			io.Copy(io.Discard, c)
+			requests <- r
+		},
+	}})
+	var clients [3]netip.AddrPort
+	var next [2]uint32
+	for i := range clients {
+		clients[i] = netip.AddrPortFrom(netip.MustParseAddr("192.0.2.2"), 1000+uint16(i))
+	}
+	for i := range next {
+		next[i] = open(t, device, wire, clients[i])
+		receive(t, requests, "connection")
+	}
+
+	device.send(segment(clients[0], fake4, fin|ack, 2, next[0]))
+	r := receive(t, requests, "end")
+	eventually(t, "limit", func() bool { return r.UserTimeout() == time.Minute })
+	device.send(segment(clients[1], fake4, fin|ack, 2, next[1]))
+	receive(t, requests, "end")
+	eventually(t, "RST", func() bool { return s.Counters().TCPCutOff == 1 })
+	device.send(segment(clients[2], fake4, syn, 1, 0))
+	if n := s.Counters(); n.TCPOverLimit != 1 || n.TCPRequests != 2 {
+		t.Errorf("counters: %+v", n)
+	}
+
+	device.send(segment(clients[0], fake4, rst, 3, 0))
+	eventually(t, "request", func() bool {
+		device.send(segment(clients[2], fake4, syn, 1, 0))
+		return s.Counters().TCPRequests == 3
+	})
+}
+
+// eventually waits until done, or fails the test.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !done(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("no %s", what)
 		}
 	}
 }
