@@ -10,6 +10,7 @@ import (
 
 	"sixgate/dnsfake"
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 	"sixgate/socks/gateway"
 	"sixgate/stack"
 )
@@ -40,7 +41,7 @@ type tunInlet struct {
 // Admit lets through what is for the DNS server, for an address that stands for
 // a name, or for a literal address.
 func (in *tunInlet) Admit(network string, client, dst netip.AddrPort) bool {
-	if in.toDNS(dst) {
+	if in.toDNS(network, dst) {
 		return true
 	}
 	if !in.table.Contains(dst.Addr()) {
@@ -50,14 +51,14 @@ func (in *tunInlet) Admit(network string, client, dst netip.AddrPort) bool {
 	return ok
 }
 
-// toDNS reports whether dst is answered by the gateway's DNS.
-func (in *tunInlet) toDNS(dst netip.AddrPort) bool {
-	return dst.Port() == portDNS && (in.table.Contains(dst.Addr()) || in.capture && in.literal(dst.Addr()))
+// toDNS reports whether a flow to dst is answered by the gateway's DNS.
+func (in *tunInlet) toDNS(network string, dst netip.AddrPort) bool {
+	return network != "icmp" && dst.Port() == portDNS && (in.table.Contains(dst.Addr()) || in.capture && in.literal(dst.Addr()))
 }
 
 // ServeTCP serves a connection until it ends.
 func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
-	if !in.toDNS(r.Dest()) {
+	if !in.toDNS("tcp", r.Dest()) {
 		in.gateway.Serve(ctx, in.session("tcp", r.Client(), r.Dest()), r)
 		return
 	}
@@ -67,15 +68,35 @@ func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
 	}
 }
 
-// ServeUDP serves a flow until it ends.
-func (in *tunInlet) ServeUDP(ctx context.Context, f *stack.UDPFlow) {
-	if !in.toDNS(f.Dest()) {
-		in.gateway.Serve(ctx, in.session("udp", f.Client(), f.Dest()), f)
+// ServeDatagrams serves a flow until it ends.
+func (in *tunInlet) ServeDatagrams(ctx context.Context, f *stack.DatagramFlow) {
+	if !in.toDNS(f.Network(), f.Dest()) {
+		in.gateway.Serve(ctx, in.session(f.Network(), f.Client(), f.Dest()), pendingDatagrams{f})
 		return
 	}
 	if conn, err := f.Accept(f.Dest()); err == nil {
 		in.serveDNS(ctx, conn, f.Client())
 	}
+}
+
+// pendingDatagrams is a flow of datagrams for the gateway.
+type pendingDatagrams struct{ *stack.DatagramFlow }
+
+func (p pendingDatagrams) Accept(bound netip.AddrPort) (net.Conn, error) {
+	conn, err := p.DatagramFlow.Accept(bound)
+	if err != nil {
+		return nil, err
+	}
+	return forwarder{conn}, nil
+}
+
+// forwarder is a stack's connection for a relay.
+type forwarder struct{ *stack.DatagramConn }
+
+func (f forwarder) Send(b datagram.Batch) error { return f.DatagramConn.Send(stack.Datagrams(b)) }
+
+func (f forwarder) Forward(take func(datagram.Batch) error, _ func(error)) {
+	f.DatagramConn.Forward(func(d stack.Datagrams) error { return take(datagram.Batch(d)) })
 }
 
 // serveDNS answers the queries of one flow in order.

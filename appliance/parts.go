@@ -71,7 +71,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		UDPIdle:     c.Limits.UDPIdle,
 		Logger:      logger,
 
-		Flows:          cmp.Or(c.Limits.Flows, flowsIn(current().memory)),
+		Flows:          flows(c, current()),
 		FlowsPerClient: c.Limits.FlowsPerClient,
 	})
 	if err != nil {
@@ -126,6 +126,9 @@ const (
 // flowsIn returns how many flows a machine of so many bytes of memory is
 // trusted with.
 func flowsIn(memory uint64) int { return int(max(memory/flowMemory, minFlows)) }
+
+// flows returns how many flows there may be at a time.
+func flows(c *config.Config, m *machine) int { return cmp.Or(c.Limits.Flows, flowsIn(m.memory)) }
 
 // servers returns where to find the resolvers to ask.
 func servers(c *config.Config) func() ([]upstream.Server, error) {

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"cmd/sixgate": {"appliance", "appliance/config"},
 	"appliance": {
 		"appliance/config", "appliance/confine", "appliance/host", "dnsfake", "dnsfake/upstream", "stack",
-		"socks", "socks/gateway", "socks/outlet", "socks/relay", "socks/route",
+		"socks", "socks/datagram", "socks/gateway", "socks/outlet", "socks/relay", "socks/route",
 	},
 	"appliance/config":  {"socks", "socks/route"},
 	"appliance/confine": {"appliance/host", "stack"},

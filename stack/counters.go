@@ -7,11 +7,12 @@ type Counters struct {
 	Received uint64 // packets read from the device
 	Sent     uint64 // packets written to the device
 
-	DroppedNotIP   uint64 // received, of no IP version or shorter than their header says
-	DroppedEcho    uint64 // received pings: only the real host may answer them
-	DeviceErrors   uint64 // reads and writes that the device refused
-	ICMPSent       uint64 // destination unreachable messages for refused flows
-	ICMPSuppressed uint64 // those not sent, by rate limit (RFC 1812, section 4.3.2.8)
+	DroppedNotIP     uint64 // received, of no IP version or shorter than their header says
+	DroppedMalformed uint64 // received datagrams and pings with a wrong length, checksum or source
+	DroppedFragments uint64 // received fragments that never became a packet
+	DeviceErrors     uint64 // reads and writes that the device refused
+	ICMPSent         uint64 // messages that tell clients what became of their packets
+	ICMPSuppressed   uint64 // those not sent, by rate limit (RFC 1812, section 4.3.2.8)
 
 	TCPUnknown   uint64 // SYNs to addresses that stand for nothing: RST
 	TCPOverLimit uint64 // SYNs above MaxPending or MaxPendingPerClient: dropped
@@ -24,45 +25,48 @@ type Counters struct {
 	TCPHandedBack uint64 // of the accepted ones, left to the kernel
 	TCPNotTaken   uint64 // requests that the kernel should have taken and did not
 
-	UDPUnknown   uint64 // datagrams to addresses that stand for nothing: port unreachable
-	UDPOverLimit uint64 // datagrams above MaxUDPFlows or MaxUDPFlowsPerClient: port unreachable
-	UDPFlows     uint64 // flows given to the Handler
-	UDPRefused   uint64 // of these, refused by the Handler
+	DatagramUnknown   uint64 // datagrams and pings to addresses that stand for nothing: unreachable
+	DatagramOverLimit uint64 // those above MaxDatagramFlows or MaxDatagramFlowsPerClient: unreachable
+	DatagramFlows     uint64 // flows given to the Handler
+	DatagramEvicted   uint64 // of these, unanswered ones that made room for others
+	DatagramRefused   uint64 // of these, refused by the Handler
 }
 
 // counters is Counters while it counts.
 type counters struct {
-	received, sent                                 atomic.Uint64
-	droppedNotIP, droppedEcho                      atomic.Uint64
-	deviceErrors, icmpSent, icmpSuppressed         atomic.Uint64
-	tcpUnknown, tcpOverLimit, tcpRequests          atomic.Uint64
-	tcpAccepted, tcpRefused                        atomic.Uint64
-	tcpAbandoned, tcpCutOff                        atomic.Uint64
-	tcpHandedBack, tcpNotTaken                     atomic.Uint64
-	udpUnknown, udpOverLimit, udpFlows, udpRefused atomic.Uint64
+	received, sent                                   atomic.Uint64
+	droppedNotIP, droppedMalformed, droppedFragments atomic.Uint64
+	deviceErrors, icmpSent, icmpSuppressed           atomic.Uint64
+	tcpUnknown, tcpOverLimit, tcpRequests            atomic.Uint64
+	tcpAccepted, tcpRefused, tcpAbandoned            atomic.Uint64
+	tcpHandedBack, tcpNotTaken, tcpCutOff            atomic.Uint64
+	datagramUnknown, datagramOverLimit               atomic.Uint64
+	datagramFlows, datagramEvicted, datagramRefused  atomic.Uint64
 }
 
 func (c *counters) snapshot() Counters {
 	return Counters{
-		Received:       c.received.Load(),
-		Sent:           c.sent.Load(),
-		DroppedNotIP:   c.droppedNotIP.Load(),
-		DroppedEcho:    c.droppedEcho.Load(),
-		DeviceErrors:   c.deviceErrors.Load(),
-		ICMPSent:       c.icmpSent.Load(),
-		ICMPSuppressed: c.icmpSuppressed.Load(),
-		TCPUnknown:     c.tcpUnknown.Load(),
-		TCPOverLimit:   c.tcpOverLimit.Load(),
-		TCPRequests:    c.tcpRequests.Load(),
-		TCPAccepted:    c.tcpAccepted.Load(),
-		TCPRefused:     c.tcpRefused.Load(),
-		TCPAbandoned:   c.tcpAbandoned.Load(),
-		TCPHandedBack:  c.tcpHandedBack.Load(),
-		TCPNotTaken:    c.tcpNotTaken.Load(),
-		TCPCutOff:      c.tcpCutOff.Load(),
-		UDPUnknown:     c.udpUnknown.Load(),
-		UDPOverLimit:   c.udpOverLimit.Load(),
-		UDPFlows:       c.udpFlows.Load(),
-		UDPRefused:     c.udpRefused.Load(),
+		Received:          c.received.Load(),
+		Sent:              c.sent.Load(),
+		DroppedNotIP:      c.droppedNotIP.Load(),
+		DroppedMalformed:  c.droppedMalformed.Load(),
+		DroppedFragments:  c.droppedFragments.Load(),
+		DeviceErrors:      c.deviceErrors.Load(),
+		ICMPSent:          c.icmpSent.Load(),
+		ICMPSuppressed:    c.icmpSuppressed.Load(),
+		TCPUnknown:        c.tcpUnknown.Load(),
+		TCPOverLimit:      c.tcpOverLimit.Load(),
+		TCPRequests:       c.tcpRequests.Load(),
+		TCPAccepted:       c.tcpAccepted.Load(),
+		TCPRefused:        c.tcpRefused.Load(),
+		TCPAbandoned:      c.tcpAbandoned.Load(),
+		TCPHandedBack:     c.tcpHandedBack.Load(),
+		TCPNotTaken:       c.tcpNotTaken.Load(),
+		TCPCutOff:         c.tcpCutOff.Load(),
+		DatagramUnknown:   c.datagramUnknown.Load(),
+		DatagramOverLimit: c.datagramOverLimit.Load(),
+		DatagramFlows:     c.datagramFlows.Load(),
+		DatagramEvicted:   c.datagramEvicted.Load(),
+		DatagramRefused:   c.datagramRefused.Load(),
 	}
 }

@@ -106,7 +106,7 @@ func testKernelClient(t *testing.T, reach func(stack.Device) stack.Device) {
 			}
 			echo(t)(ctx, r)
 		},
-		udp: func(_ context.Context, f *stack.UDPFlow) { f.Refuse(syscall.ECONNREFUSED) },
+		udp: func(_ context.Context, f *stack.DatagramFlow) { f.Refuse(syscall.ECONNREFUSED) },
 	}})
 	defer stop()
 	for _, fake := range fakes {

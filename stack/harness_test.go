@@ -35,14 +35,14 @@ var (
 type handler struct {
 	admit func(network string, client, dst netip.AddrPort) bool
 	tcp   func(context.Context, *stack.TCPRequest)
-	udp   func(context.Context, *stack.UDPFlow)
+	udp   func(context.Context, *stack.DatagramFlow)
 }
 
 func (h handler) Admit(network string, client, dst netip.AddrPort) bool {
 	return h.admit == nil || h.admit(network, client, dst)
 }
-func (h handler) ServeTCP(ctx context.Context, r *stack.TCPRequest) { h.tcp(ctx, r) }
-func (h handler) ServeUDP(ctx context.Context, f *stack.UDPFlow)    { h.udp(ctx, f) }
+func (h handler) ServeTCP(ctx context.Context, r *stack.TCPRequest)         { h.tcp(ctx, r) }
+func (h handler) ServeDatagrams(ctx context.Context, f *stack.DatagramFlow) { h.udp(ctx, f) }
 
 // start runs a stack until the test ends or stop is called, which waits.
 func start(tb testing.TB, config stack.Config) (s *stack.Stack, stop func()) {

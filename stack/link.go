@@ -2,6 +2,7 @@ package stack
 
 import (
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -18,6 +19,11 @@ type carrier interface {
 	// send writes packets of netstack to the device. What the device refuses
 	// is lost: it is the transport's to repeat.
 	send(pkts []*netstack.PacketBuffer)
+	// write writes one packet, of which offload says what the device has to do
+	// yet.
+	write(head, payload []byte, o offload) error
+	// mergesUDP reports whether offload is of any use.
+	mergesUDP() bool
 	// maxMerged is how many bytes of TCP payload a sent packet may have, for
 	// the kernel to cut them into segments; 0 where it does not.
 	maxMerged() uint32
@@ -28,7 +34,9 @@ type link struct {
 	carrier
 	mtu      uint32 // bytes
 	counters *counters
-	onSYN    func(packet) // called before netstack gets a SYN
+	onSYN    func(packet)  // called before netstack gets a SYN
+	past     *datagramSide // gets what is none of netstack's
+	mender   *mender
 
 	ipv4, ipv6 netstack.NetworkEndpoint // netstack's next layer
 	merger     gro.GRO                  // segments of one read burst
@@ -38,7 +46,7 @@ type link struct {
 }
 
 func newLink(carrier carrier, config Config, counters *counters) *link {
-	l := &link{carrier: carrier, mtu: uint32(config.MTU), counters: counters}
+	l := &link{carrier: carrier, mtu: uint32(config.MTU), counters: counters, mender: newMender(time.Now, counters)}
 	l.merger.Init(true)
 	l.merger.Dispatcher = above{l}
 	return l
@@ -54,26 +62,30 @@ func (l *link) connect(network *netstack.Stack) tcpip.Error {
 	return terr
 }
 
-// deliver hands one packet to netstack, unless netstack must not see it: at
+// deliver hands one packet to who terminates its transport: to netstack at
 // once, or with the segments that it continues at the next flush. Checksums of
-// a packet that is not verified are netstack's to look at.
-func (l *link) deliver(b []byte, verified bool) {
+// a packet that is not verified are theirs to look at. Where size is not 0, the
+// packet is datagrams of this many bytes of payload each.
+func (l *link) deliver(b []byte, verified bool, size int) {
 	l.counters.received.Add(1)
 	p, ok := parsePacket(b)
 	if !ok {
 		l.counters.droppedNotIP.Add(1)
 		return
 	}
-	// A fake address answers for itself only where the far host did: netstack
-	// would answer pings to hosts that are dead.
-	if p.isEchoRequest() {
-		l.counters.droppedEcho.Add(1)
+	if part, ok := p.fragment(); ok {
+		if p, ok = l.mender.mend(part); !ok {
+			return
+		}
+		verified = false
+	}
+	if l.past.take(p, verified, size) {
 		return
 	}
 	if p.isSYN() {
 		l.onSYN(p)
 	}
-	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: buffer.MakeWithData(p.bytes)})
 	pkt.NetworkProtocolNumber = p.network
 	pkt.RXChecksumValidated = verified
 	l.merger.Enqueue(pkt)
@@ -86,6 +98,7 @@ const bucketSize = 8
 // flush delivers what waits for more. gro.GRO's Flush takes one packet out of
 // each bucket only.
 func (l *link) flush() {
+	l.past.flush()
 	for range bucketSize {
 		l.merger.Flush()
 	}

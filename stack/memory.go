@@ -2,8 +2,9 @@ package stack
 
 // share is what flows may take of a machine's memory.
 type share struct {
-	// max is how many TCP requests may wait for a dial, and how many UDP flows
-	// there may be. Either takes some 25 KiB, with its socket in the kernel.
+	// max is how many TCP requests may wait for a dial, and how many flows of
+	// datagrams there may be. Either takes at most some 25 KiB, with its socket
+	// in the kernel.
 	max int
 	// TCP buffers of a connection and direction, in bytes. They are filled as
 	// needed; what a client does not read stays in them. The largest is for

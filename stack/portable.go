@@ -51,7 +51,7 @@ func (d *portable) receive(l *link) error {
 	for failed := 0; ; {
 		n, err := d.device.Read(packets, sizes, headroom)
 		for i := range n {
-			l.deliver(packets[i][headroom:headroom+sizes[i]], false)
+			l.deliver(packets[i][headroom:headroom+sizes[i]], false, 0)
 		}
 		l.flush()
 		if err == nil {
@@ -82,5 +82,19 @@ func (d *portable) send(pkts []*netstack.PacketBuffer) {
 		d.counters.sent.Add(1)
 	}
 }
+
+func (d *portable) write(head, payload []byte, _ offload) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.packet = append(append(d.packet[:headroom], head...), payload...)
+	if _, err := d.device.Write([][]byte{d.packet}, headroom); err != nil {
+		d.counters.deviceErrors.Add(1)
+		return err
+	}
+	d.counters.sent.Add(1)
+	return nil
+}
+
+func (d *portable) mergesUDP() bool { return false }
 
 func (d *portable) maxMerged() uint32 { return 0 }

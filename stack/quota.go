@@ -43,6 +43,9 @@ func (q *quota) take(client netip.Addr) bool {
 	return true
 }
 
+// full reports whether no client may have one more.
+func (q *quota) full() bool { return q.taken >= q.max }
+
 // give returns what client took.
 func (q *quota) give(client netip.Addr) {
 	q.taken--

@@ -11,23 +11,21 @@ import (
 	"sync"
 	"time"
 
-	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
 // Handler decides what becomes of flows. All methods are called concurrently.
 type Handler interface {
 	// Admit reports whether dst stands for something and the flow of client
-	// may start; network is "tcp" or "udp". It runs on the packet path and
-	// must not block. A flow that is not admitted is refused at once.
+	// may start; network is "tcp", "udp", or "icmp" for a ping. It runs on the
+	// packet path and must not block. A flow that is not admitted is refused at once.
 	Admit(network string, client, dst netip.AddrPort) bool
 	// ServeTCP answers r and returns when the connection is over, soon after
 	// ctx is done. What it leaves unanswered is refused, what it leaves open
 	// is closed.
 	ServeTCP(ctx context.Context, r *TCPRequest)
-	// ServeUDP is the same for f.
-	ServeUDP(ctx context.Context, f *UDPFlow)
+	// ServeDatagrams is the same for f.
+	ServeDatagrams(ctx context.Context, f *DatagramFlow)
 }
 
 // Config is what a Stack needs. Zero bounds have the defaults named here.
@@ -42,10 +40,14 @@ type Config struct {
 
 	// TCP requests not yet established, and connections closed with bytes that
 	// the client has not yet taken; 8192 or by Memory.
-	MaxPending           int
-	MaxPendingPerClient  int // the same of one client address; two thirds of MaxPending
-	MaxUDPFlows          int // UDP flows alive; 8192 or by Memory
-	MaxUDPFlowsPerClient int // the same of one client address; two thirds of MaxUDPFlows
+	MaxPending                int
+	MaxPendingPerClient       int // the same of one client address; two thirds of MaxPending
+	MaxDatagramFlows          int // flows of UDP and ICMP alive; 8192 or by Memory
+	MaxDatagramFlowsPerClient int // the same of one client address; two thirds of MaxDatagramFlows
+
+	// Router is the IPv4 address of ours that speaks for IPv6 routers, invalid
+	// for the destination itself.
+	Router netip.Addr
 
 	Logger *slog.Logger // nil is silent
 }
@@ -55,7 +57,7 @@ type Stack struct {
 	config   Config
 	share    share
 	counters counters
-	flows    flows
+	running  running
 }
 
 // New returns a Stack. Nothing moves before Run.
@@ -76,7 +78,7 @@ func New(config Config) (*Stack, error) {
 		share = shareOf(config.Memory)
 	}
 	config.MaxPending = cmp.Or(config.MaxPending, share.max)
-	config.MaxUDPFlows = cmp.Or(config.MaxUDPFlows, share.max)
+	config.MaxDatagramFlows = cmp.Or(config.MaxDatagramFlows, share.max)
 	return &Stack{config: config, share: share}, nil
 }
 
@@ -104,15 +106,15 @@ func (s *Stack) run(ctx context.Context, carrier carrier) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tcpSide, udpSide := newTCPSide(ctx, s, network), newUDPSide(ctx, s, network)
+	errs := &teller{link: link, network: network, counters: &s.counters}
+	tcpSide, datagramSide := newTCPSide(ctx, s, network, errs), newDatagramSide(ctx, s, link, errs)
 	network.SetTransportProtocolHandler(tcp.ProtocolNumber, tcpSide.handle)
-	network.SetTransportProtocolHandler(udp.ProtocolNumber, udpSide.handle)
-	link.onSYN = tcpSide.reopen
+	link.onSYN, link.past = tcpSide.reopen, datagramSide
 
-	var running sync.WaitGroup
+	var workers sync.WaitGroup
 	received := make(chan error, 1)
-	running.Go(func() { received <- link.receive(link) })
-	running.Go(func() {
+	workers.Go(func() { received <- link.receive(link) })
+	workers.Go(func() {
 		for range s.config.Device.Events() { // full, it would block the device
 		}
 	})
@@ -122,60 +124,64 @@ func (s *Stack) run(ctx context.Context, carrier carrier) error {
 	}
 
 	cancel()
-	s.flows.close(network)
+	s.running.close(func() {
+		datagramSide.close()
+		for _, endpoint := range network.RegisteredEndpoints() {
+			endpoint.Abort()
+		}
+	})
 	network.Destroy()
 	if closing := s.config.Device.Close(); closing != nil && !errors.Is(closing, os.ErrClosed) {
 		err = errors.Join(err, fmt.Errorf("closing the TUN device: %w", closing))
 	}
-	running.Wait()
+	workers.Wait()
 	return err
 }
 
-// flows are the handlers that run.
-type flows struct {
-	mu      sync.Mutex // guards closed, and Add of running against Wait
-	closed  bool
-	running sync.WaitGroup
+// running are the handlers that run.
+type running struct {
+	mu       sync.Mutex // guards closed, and Add of handlers against Wait
+	closed   bool
+	handlers sync.WaitGroup
 }
 
 // begin counts a handler. It is false when s is about to end.
-func (f *flows) begin() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
+func (r *running) begin() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
 		return false
 	}
-	f.running.Add(1)
+	r.handlers.Add(1)
 	return true
 }
 
 // end uncounts a handler.
-func (f *flows) end() { f.running.Done() }
+func (r *running) end() { r.handlers.Done() }
 
 // ending reports whether no new flow or connection may begin.
-func (f *flows) ending() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.closed
+func (r *running) ending() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
 }
 
-// close aborts every connection and waits until no handler runs.
-func (f *flows) close(network *netstack.Stack) {
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
+// close calls abort, which ends every connection and flow, and waits until no
+// handler runs.
+func (r *running) close(abort func()) {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.running.Wait()
+		r.handlers.Wait()
 	}()
 	// A handler that was about to accept may still open a connection.
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for {
-		for _, endpoint := range network.RegisteredEndpoints() {
-			endpoint.Abort()
-		}
+		abort()
 		select {
 		case <-done:
 			return

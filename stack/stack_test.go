@@ -54,7 +54,7 @@ func TestRunEnds(t *testing.T) {
 			}
 			done <- "connection"
 		},
-		udp: func(_ context.Context, f *stack.UDPFlow) {
+		udp: func(_ context.Context, f *stack.DatagramFlow) {
 			c, _ := f.Accept(netip.AddrPort{})
 			c.Read(make([]byte, 1))
 			begun <- struct{}{}
@@ -134,15 +134,19 @@ func TestRunFailsWithDevice(t *testing.T) {
 	}
 }
 
+// Only the far host answers a ping.
 func TestPingIsNotAnswered(t *testing.T) {
 	device := newBare()
 	wire := newTap(device)
-	s, stop := start(t, stack.Config{Device: wire, Handler: handler{}})
+	s, stop := start(t, stack.Config{Device: wire, Handler: handler{udp: func(ctx context.Context, f *stack.DatagramFlow) {
+		f.Accept(netip.AddrPort{})
+		<-ctx.Done()
+	}}})
 	device.send(ping4())
 	device.send(ping6(nil))
 	device.send(ping6([]byte{icmp6, 0, 1, 4, 0, 0, 0, 0})) // after destination options
 	stop()
-	if n := s.Counters(); n.DroppedEcho != 3 || n.Received < 3 {
+	if n := s.Counters(); n.DatagramFlows != 2 || n.DroppedMalformed != 0 || n.Received < 3 {
 		t.Errorf("counters: %+v", n)
 	}
 	for len(wire.written) > 0 {
@@ -186,7 +190,7 @@ func FuzzDevice(f *testing.F) {
 		f.Add(b)
 	}
 	device := newBare()
-	start(f, stack.Config{Device: device, MaxPending: 100, MaxUDPFlows: 100, Handler: handler{
+	start(f, stack.Config{Device: device, MaxPending: 100, MaxDatagramFlows: 100, Handler: handler{
 		tcp: func(_ context.Context, r *stack.TCPRequest) {
 			if r.Dest().Port()%2 == 0 {
 				r.Refuse(syscall.EHOSTUNREACH)
@@ -194,7 +198,7 @@ func FuzzDevice(f *testing.F) {
 				io.Copy(c, c)
 			}
 		},
-		udp: func(_ context.Context, f *stack.UDPFlow) {
+		udp: func(_ context.Context, f *stack.DatagramFlow) {
 			if c, err := f.Accept(netip.AddrPort{}); err == nil {
 				c.Read(make([]byte, 100))
 				c.Write([]byte("x"))

@@ -41,6 +41,7 @@ const lastWords = time.Minute
 type tcpSide struct {
 	*Stack
 	network   *netstack.Stack
+	errs      *teller
 	forwarder *tcp.Forwarder
 
 	mu      sync.Mutex // guards what follows
@@ -49,10 +50,11 @@ type tcpSide struct {
 	quota   quota                                  // of pending requests, and of closed connections that linger
 }
 
-func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack) *tcpSide {
+func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack, errs *teller) *tcpSide {
 	t := &tcpSide{
 		Stack:   s,
 		network: network,
+		errs:    errs,
 		pending: make(map[netstack.TransportEndpointID]*TCPRequest),
 		lent:    make(map[netstack.TransportEndpointID]*lent),
 		quota:   newQuota(s.config.MaxPending, s.config.MaxPendingPerClient),
@@ -84,12 +86,12 @@ func (t *tcpSide) handle(id netstack.TransportEndpointID, pkt *netstack.PacketBu
 		}
 		return true // in silence: the client repeats its SYN
 	}
-	if !t.flows.begin() {
+	if !t.running.begin() {
 		t.release(r)
 		return false
 	}
 	if !t.forwarder.HandlePacket(id, pkt) { // a wrong checksum
-		t.flows.end()
+		t.running.end()
 		t.release(r)
 		return false
 	}
@@ -162,7 +164,7 @@ func (r *TCPRequest) lingers() bool {
 
 // serve runs the handler for the request that syn began.
 func (t *tcpSide) serve(ctx context.Context, syn *tcp.ForwarderRequest) {
-	defer t.flows.end()
+	defer t.running.end()
 	t.mu.Lock()
 	r := t.pending[syn.ID()]
 	t.mu.Unlock()
@@ -239,7 +241,7 @@ var errAnswered = errors.New("already answered")
 // io.ReaderFrom: io.Copy between it and a kernel's socket holds no buffer while
 // nothing moves.
 func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
-	if r.side.flows.ending() {
+	if r.side.running.ending() {
 		r.Refuse(net.ErrClosed)
 		return nil, r.errorf(net.ErrClosed)
 	}
@@ -280,7 +282,7 @@ func (r *TCPRequest) Refuse(err error) {
 	}
 	told := false
 	if why, ok := reasonOf(err); ok {
-		told = r.side.unreachable(r.side.network, r.id, r.quote, why)
+		told = r.side.errs.tell(r.Dest().Addr(), r.Client().Addr(), why, r.quote)
 	}
 	r.syn.Complete(!told)
 	r.side.release(r)

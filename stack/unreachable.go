@@ -2,38 +2,74 @@ package stack
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 
-	"gvisor.dev/gvisor/pkg/buffer"
-	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// reason is why a destination is unreachable, in the codes of ICMP (RFC 792;
-// RFC 1812, section 5.2.7.1) and of ICMPv6 (RFC 4443, section 3.1).
+// reason is why a packet does not arrive, in the types and codes of ICMP (RFC
+// 792; RFC 1812, section 5.2.7) and of ICMPv6 (RFC 4443, section 3).
 type reason struct {
-	v4 header.ICMPv4Code
-	v6 header.ICMPv6Code
+	type4 header.ICMPv4Type
+	code4 header.ICMPv4Code
+	type6 header.ICMPv6Type
+	code6 header.ICMPv6Code
+	room  int // bytes of payload that would fit, where the packet is too big
 }
 
 // The reasons that a refusal can have.
 var (
-	portUnreachable = reason{header.ICMPv4PortUnreachable, header.ICMPv6PortUnreachable}
-	hostUnreachable = reason{header.ICMPv4HostUnreachable, header.ICMPv6AddressUnreachable}
-	netUnreachable  = reason{header.ICMPv4NetUnreachable, header.ICMPv6NetworkUnreachable}
-	prohibited      = reason{header.ICMPv4AdminProhibited, header.ICMPv6Prohibited}
+	portUnreachable = unreachable(header.ICMPv4PortUnreachable, header.ICMPv6PortUnreachable)
+	hostUnreachable = unreachable(header.ICMPv4HostUnreachable, header.ICMPv6AddressUnreachable)
+	netUnreachable  = unreachable(header.ICMPv4NetUnreachable, header.ICMPv6NetworkUnreachable)
+	prohibited      = unreachable(header.ICMPv4AdminProhibited, header.ICMPv6Prohibited)
+	tooManyHops     = reason{type4: header.ICMPv4TimeExceeded, type6: header.ICMPv6TimeExceeded}
 )
+
+func unreachable(v4 header.ICMPv4Code, v6 header.ICMPv6Code) reason {
+	return reason{type4: header.ICMPv4DstUnreachable, code4: v4, type6: header.ICMPv6DstUnreachable, code6: v6}
+}
+
+func tooBig(room int) reason {
+	return reason{
+		type4: header.ICMPv4DstUnreachable, code4: header.ICMPv4FragmentationNeeded,
+		type6: header.ICMPv6PacketTooBig, room: room,
+	}
+}
+
+// pathError is what an error may tell of a datagram beside its errno: what an
+// ICMP message of the far side said.
+type pathError interface {
+	error
+	// Offender is the address of who said it, invalid if that is us.
+	Offender() netip.Addr
+	// HopLimitExceeded reports whether the datagram had gone too many hops.
+	HopLimitExceeded() bool
+	// Room is how many bytes of payload fit, of a datagram that was too big,
+	// or 0.
+	Room() int
+	// Quoted is the start of the payload.
+	Quoted() []byte
+}
 
 // reasonOf returns the reason that tells a client of err. It is false when err
 // is the destination's own refusal, or nothing that ICMP could tell of.
 func reasonOf(err error) (reason, bool) {
 	var dns *net.DNSError
+	var path pathError
 	switch {
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+	case errors.As(err, &path) && path.HopLimitExceeded():
+		return tooManyHops, true
+	case path != nil && path.Room() > 0:
+		return tooBig(path.Room()), true
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EOPNOTSUPP):
 		return prohibited, true
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return reason{}, false
@@ -46,12 +82,36 @@ func reasonOf(err error) (reason, bool) {
 	return reason{}, false
 }
 
+// sixFour is the prefix by which IPv6 writes IPv4 addresses (RFC 6052, section
+// 2.1).
+var sixFour = netip.MustParsePrefix("64:ff9b::/96").Addr().As16()
+
+// offender returns the address by which a client hears of the router that told
+// err, in the client's family: as NAT64 writes it, or, as IPv4 cannot write an
+// IPv6 address, one address of ours for all of them (RFC 6791, section 4). It
+// is invalid where the destination or nobody told err.
+func offender(err error, client, ours netip.Addr) netip.Addr {
+	var path pathError
+	if !errors.As(err, &path) {
+		return netip.Addr{}
+	}
+	switch hop := path.Offender(); {
+	case !hop.IsValid() || hop.Is4() == client.Is4():
+		return hop
+	case hop.Is4():
+		ip, v4 := sixFour, hop.As4()
+		copy(ip[12:], v4[:])
+		return netip.AddrFrom16(ip)
+	}
+	return ours
+}
+
 // A quote is the start of the packet that an ICMP error is about: all that
 // fits into a message of 576 bytes (RFC 1812, section 4.3.2.3) or of the IPv6
 // minimum MTU (RFC 4443, section 3.1).
 const (
-	maxQuoteIPv4 = header.IPv4MinimumProcessableDatagramSize - header.IPv4MinimumSize - header.ICMPv4MinimumSize
-	maxQuoteIPv6 = header.IPv6MinimumMTU - header.IPv6MinimumSize - header.ICMPv6DstUnreachableMinimumSize
+	maxQuoteIPv4 = header.IPv4MinimumProcessableDatagramSize - header.IPv4MinimumSize - icmpHeader
+	maxQuoteIPv6 = header.IPv6MinimumMTU - header.IPv6MinimumSize - icmpHeader
 )
 
 // quote copies the start of a packet that netstack delivers.
@@ -66,57 +126,43 @@ func quote(pkt *netstack.PacketBuffer) []byte {
 	return append([]byte(nil), b[:min(len(b), size)]...)
 }
 
-// unreachable tells the client of id why its destination is unreachable, as if
-// from there. It is false when it could not: by rate limit or without a route.
-func (s *Stack) unreachable(network *netstack.Stack, id netstack.TransportEndpointID, quoted []byte, why reason) bool {
-	if !network.AllowICMPMessage() {
-		s.counters.icmpSuppressed.Add(1)
-		return false
-	}
-	protocol := header.IPv4ProtocolNumber
-	if id.RemoteAddress.Len() == header.IPv6AddressSize {
-		protocol = header.IPv6ProtocolNumber
-	}
-	route, terr := network.FindRoute(nic, id.LocalAddress, id.RemoteAddress, protocol, false)
-	if terr != nil {
-		return false
-	}
-	defer route.Release()
-	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{
-		ReserveHeaderBytes: int(route.MaxHeaderLength()) + header.ICMPv6DstUnreachableMinimumSize,
-		Payload:            buffer.MakeWithData(quoted),
-	})
-	defer pkt.DecRef()
-	transport := putUnreachable(pkt, protocol, id, why)
-	terr = route.WritePacket(netstack.NetworkHeaderParams{Protocol: transport, TTL: route.DefaultTTL()}, pkt)
-	if terr != nil {
-		return false
-	}
-	s.counters.icmpSent.Add(1)
-	return true
+// teller tells clients by ICMP what became of their packets.
+type teller struct {
+	link     *link
+	network  *netstack.Stack // which limits the rate
+	counters *counters
 }
 
-// putUnreachable puts the ICMP header before the quote in pkt.
-func putUnreachable(pkt *netstack.PacketBuffer, protocol tcpip.NetworkProtocolNumber, id netstack.TransportEndpointID, why reason) tcpip.TransportProtocolNumber {
-	sum := pkt.Data().Checksum()
-	if protocol == header.IPv4ProtocolNumber {
-		pkt.TransportProtocolNumber = header.ICMPv4ProtocolNumber
-		icmp := header.ICMPv4(pkt.TransportHeader().Push(header.ICMPv4MinimumSize))
-		icmp.SetType(header.ICMPv4DstUnreachable)
-		icmp.SetCode(why.v4)
-		icmp.SetChecksum(header.ICMPv4Checksum(icmp, sum))
-		return header.ICMPv4ProtocolNumber
+// tell tells the client to of a packet that began with quoted, as if from the
+// address from, which is of the same family. It is false when it could not, by
+// rate limit for one.
+func (t *teller) tell(from, to netip.Addr, why reason, quoted []byte) bool {
+	if !t.network.AllowICMPMessage() {
+		t.counters.icmpSuppressed.Add(1)
+		return false
 	}
-	pkt.TransportProtocolNumber = header.ICMPv6ProtocolNumber
-	icmp := header.ICMPv6(pkt.TransportHeader().Push(header.ICMPv6DstUnreachableMinimumSize))
-	icmp.SetType(header.ICMPv6DstUnreachable)
-	icmp.SetCode(why.v6)
-	icmp.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{
-		Header:      icmp,
-		Src:         id.LocalAddress,
-		Dst:         id.RemoteAddress,
-		PayloadCsum: sum,
-		PayloadLen:  pkt.Data().Size(),
-	}))
-	return header.ICMPv6ProtocolNumber
+	e := ends{from, to}
+	var room [header.IPv6MinimumSize + icmpHeader]byte
+	head := room[:e.ipSize()+icmpHeader]
+	icmp := head[e.ipSize():]
+	protocol, sum := header.ICMPv4ProtocolNumber, uint16(0)
+	if from.Is4() {
+		quoted = quoted[:min(len(quoted), maxQuoteIPv4)]
+		icmp[0], icmp[1] = byte(why.type4), byte(why.code4)
+	} else {
+		quoted = quoted[:min(len(quoted), maxQuoteIPv6)]
+		icmp[0], icmp[1] = byte(why.type6), byte(why.code6)
+		protocol = header.ICMPv6ProtocolNumber
+		sum = e.pseudo(protocol, icmpHeader+len(quoted))
+	}
+	if why.room > 0 { // the MTU: RFC 1191, section 4; RFC 4443, section 3.2
+		binary.BigEndian.PutUint32(icmp[4:], uint32(min(why.room+udpHeader+e.ipSize(), 65535)))
+	}
+	binary.BigEndian.PutUint16(icmp[2:], ^checksum.Checksum(quoted, checksum.Checksum(icmp, sum)))
+	e.putIP(head, len(head)+len(quoted), protocol, 0, 0, defaultTTL)
+	if t.link.write(head, quoted, offload{}) != nil {
+		return false
+	}
+	t.counters.icmpSent.Add(1)
+	return true
 }

@@ -132,7 +132,7 @@ func TestRefuseUDP(t *testing.T) {
 			t.Run(test.name+" "+family, func(t *testing.T) {
 				host, device := stacktest.New(t)
 				wire := newTap(device)
-				s, stop := start(t, stack.Config{Device: wire, Handler: handler{udp: func(_ context.Context, f *stack.UDPFlow) {
+				s, stop := start(t, stack.Config{Device: wire, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
 					f.Refuse(test.err)
 				}}})
 				c, err := host.DialUDP(fake)
@@ -152,7 +152,7 @@ func TestRefuseUDP(t *testing.T) {
 				}
 				checkUnreachable(t, wire.next(t, protocol), fake, local, code, 17)
 				stop()
-				if n := s.Counters(); n.UDPFlows != 1 || n.UDPRefused != 1 || n.ICMPSent != 1 {
+				if n := s.Counters(); n.DatagramFlows != 1 || n.DatagramRefused != 1 || n.ICMPSent != 1 {
 					t.Errorf("counters: %+v", n)
 				}
 			})

@@ -17,9 +17,11 @@ const (
 	// 16 bits in the machine's byte order (Virtual I/O Device 1.2, section
 	// 5.1.6).
 	virtioHeader = 10
-	// offloads are those of a TUN device that suit netstack. UDP's does not:
-	// it would take merged datagrams for one.
+	// offloads are those of a TUN device that we know what to do with.
 	offloads = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
+	// offloadsUDP are those since Linux 6.2: several datagrams of one size in a
+	// packet.
+	offloadsUDP = unix.TUN_F_USO4 | unix.TUN_F_USO6
 	// burst is how many packets are read before those merged are delivered,
 	// where no pause does it sooner.
 	burst = 64
@@ -31,9 +33,10 @@ const (
 // with a virtio_net_hdr: the kernel leaves several segments of a connection in
 // one packet, and checksums to whoever sends the packet on.
 type virtio struct {
-	device   syscall.RawConn
-	counters *counters
-	writes   sync.Pool // of *virtioWrite
+	device    syscall.RawConn
+	counters  *counters
+	datagrams bool      // whether it takes several in a packet
+	writes    sync.Pool // of *virtioWrite
 }
 
 // newCarrier returns the best carrier for config's device.
@@ -46,30 +49,35 @@ func newCarrier(config Config, counters *counters) (carrier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reaching the TUN device: %w", err)
 	}
-	offloading := false
-	if err := device.Control(func(fd uintptr) { offloading = offload(int(fd)) }); err != nil {
+	offloading, datagrams := false, false
+	if err := device.Control(func(fd uintptr) { offloading, datagrams = setOffloads(int(fd)) }); err != nil {
 		return nil, fmt.Errorf("reaching the TUN device: %w", err)
 	}
 	if !offloading {
 		return newPortable(config, counters), nil
 	}
-	return newVirtio(device, counters), nil
+	return newVirtio(device, counters, datagrams), nil
 }
 
-// offload asks for the offloads of a TUN device, and reports whether they are
-// given.
-func offload(fd int) bool {
+// setOffloads asks for the offloads of a TUN device, and reports whether they
+// are given, those of UDP among them.
+func setOffloads(fd int) (given, datagrams bool) {
 	request, err := unix.NewIfreq("")
 	if err != nil || unix.IoctlIfreq(fd, unix.TUNGETIFF, request) != nil {
-		return false
+		return false, false
 	}
 	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
-	return request.Uint16()&unix.IFF_VNET_HDR != 0 && err == nil && size == virtioHeader &&
-		unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads) == nil
+	if request.Uint16()&unix.IFF_VNET_HDR == 0 || err != nil || size != virtioHeader {
+		return false, false
+	}
+	if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads|offloadsUDP) == nil {
+		return true, true
+	}
+	return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads) == nil, false
 }
 
-func newVirtio(device syscall.RawConn, counters *counters) *virtio {
-	v := &virtio{device: device, counters: counters}
+func newVirtio(device syscall.RawConn, counters *counters, datagrams bool) *virtio {
+	v := &virtio{device: device, counters: counters, datagrams: datagrams}
 	v.writes.New = func() any { return newVirtioWrite() }
 	return v
 }
@@ -112,7 +120,11 @@ func (v *virtio) take(l *link, frame []byte) {
 	// NEEDS_CSUM: it comes from this host or from a merging one, and its
 	// checksum is not yet there. DATA_VALID: the kernel has looked.
 	verified := frame[0]&(unix.VIRTIO_NET_HDR_F_NEEDS_CSUM|unix.VIRTIO_NET_HDR_F_DATA_VALID) != 0
-	l.deliver(frame[virtioHeader:], verified)
+	size := 0
+	if frame[1] == unix.VIRTIO_NET_HDR_GSO_UDP_L4 {
+		size = int(binary.NativeEndian.Uint16(frame[4:]))
+	}
+	l.deliver(frame[virtioHeader:], verified, size)
 }
 
 // send writes in the caller's goroutine: that keeps the order in a connection,
@@ -130,6 +142,25 @@ func (v *virtio) send(pkts []*netstack.PacketBuffer) {
 	}
 	w.unload()
 }
+
+func (v *virtio) write(head, payload []byte, o offload) error {
+	w := v.writes.Get().(*virtioWrite)
+	defer v.writes.Put(w)
+	defer w.unload()
+	w.header = encodeOffload(o, len(head))
+	w.parts = append(w.parts[:0], w.header[:], head, payload)
+	if err := v.device.Control(w.write); err != nil {
+		return err
+	}
+	if w.err != nil {
+		v.counters.deviceErrors.Add(1)
+		return w.err
+	}
+	v.counters.sent.Add(1)
+	return nil
+}
+
+func (v *virtio) mergesUDP() bool { return v.datagrams }
 
 // maxMerged is the longest IP packet.
 func (v *virtio) maxMerged() uint32 { return 65535 }
@@ -200,6 +231,23 @@ func encodeVirtio(pkt *netstack.PacketBuffer) (h [virtioHeader]byte) {
 			h[1] = unix.VIRTIO_NET_HDR_GSO_TCPV6
 		}
 		binary.NativeEndian.PutUint16(h[4:], gso.MSS)
+	}
+	return h
+}
+
+// encodeOffload returns the header that tells the kernel what is left to it of
+// a packet with headers of this many bytes.
+func encodeOffload(o offload, headers int) (h [virtioHeader]byte) {
+	if o.start == 0 {
+		return h
+	}
+	h[0] = unix.VIRTIO_NET_HDR_F_NEEDS_CSUM
+	binary.NativeEndian.PutUint16(h[2:], uint16(headers))
+	binary.NativeEndian.PutUint16(h[6:], uint16(o.start))
+	binary.NativeEndian.PutUint16(h[8:], uint16(o.at))
+	if o.size > 0 {
+		h[1] = unix.VIRTIO_NET_HDR_GSO_UDP_L4
+		binary.NativeEndian.PutUint16(h[4:], uint16(o.size))
 	}
 	return h
 }

@@ -64,11 +64,11 @@ func startFed(tb testing.TB, handler Handler) *fed {
 		tb.Fatal(err)
 	}
 	d := &fed{frames: make(chan []byte), taken: make(chan struct{}), events: make(chan tun.Event)}
-	s, err := New(Config{Device: d, MTU: 1500, Handler: handler, MaxPending: 100, MaxUDPFlows: 100})
+	s, err := New(Config{Device: d, MTU: 1500, Handler: handler, MaxPending: 100, MaxDatagramFlows: 100})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d.virtio = newVirtio(raw, &s.counters)
+	d.virtio = newVirtio(raw, &s.counters, true)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(ctx, d) }()
@@ -87,7 +87,7 @@ type serving func(*TCPRequest)
 
 func (h serving) Admit(string, netip.AddrPort, netip.AddrPort) bool { return true }
 func (h serving) ServeTCP(_ context.Context, r *TCPRequest)         { h(r) }
-func (h serving) ServeUDP(_ context.Context, f *UDPFlow)            { f.Refuse(syscall.ECONNREFUSED) }
+func (h serving) ServeDatagrams(_ context.Context, f *DatagramFlow) { f.Refuse(syscall.ECONNREFUSED) }
 func unhex(s string) []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 	if err != nil {
@@ -192,7 +192,7 @@ func TestVirtioManyParts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := newVirtio(raw, &counters{})
+	v := newVirtio(raw, &counters{}, true)
 	for _, views := range []int{maxParts - 3, maxParts - 2, maxParts - 1, maxParts, 1500, 3} {
 		var payload buffer.Buffer
 		want := unhex(unflagged)
@@ -232,6 +232,7 @@ func (c *collector) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *netstack.Pac
 // none waits longer than its burst.
 func TestMerge(t *testing.T) {
 	l := newLink(nil, Config{MTU: 1500}, &counters{})
+	l.past = &datagramSide{}
 	got := &collector{}
 	l.merger.Dispatcher = got
 	const flows = bucketSize
@@ -242,7 +243,7 @@ func TestMerge(t *testing.T) {
 			binary.BigEndian.PutUint16(b[20:], 1000+i)
 			binary.BigEndian.PutUint16(b[22:], 1000-i)
 			b[27] += part[0] - 'a'
-			l.deliver(b, true)
+			l.deliver(b, true, 0)
 		}
 	}
 	l.flush()
@@ -256,7 +257,7 @@ func TestMerge(t *testing.T) {
 		b := append(unhex("4500002c 00000000 40060000"+ends4+"0000 0000 00000001 00000001 5010ffff 0000 0000"), "abcd"...)
 		binary.BigEndian.PutUint16(b[20:], 1000+i)
 		binary.BigEndian.PutUint16(b[22:], 1000-i)
-		l.deliver(b, true)
+		l.deliver(b, true, 0)
 	}
 	l.flush()
 	if len(got.payloads) != flows {

@@ -157,7 +157,7 @@ type Rule struct {
 	Clients  []netip.Prefix // of the source, either family
 	Users    []string       // of the SOCKS server
 	Ports    []uint16       // of the destination
-	Proto    string         // "tcp", "udp", or empty for both
+	Proto    string         // "tcp", "udp", "icmp", or empty for all
 	Outlet   string         // name of one of Config.Outlets, BuiltInDirect or BuiltInReject
 }
 
@@ -312,7 +312,7 @@ func readRule(t *table) (r Rule) {
 	list(t, "clients", &r.Clients, prefix)
 	list(t, "users", &r.Users, userName)
 	list(t, "ports", &r.Ports, between[uint16](1, math.MaxUint16))
-	key(t, "proto", &r.Proto, oneOf("tcp", "udp"))
+	key(t, "proto", &r.Proto, oneOf("tcp", "udp", "icmp"))
 	key(t, "outlet", &r.Outlet, as[string])
 	t.require("outlet", "the name of an outlet, direct or reject")
 	return r

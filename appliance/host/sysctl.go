@@ -34,7 +34,7 @@ func readSysctl(key string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading sysctl %s: %w", key, err)
 	}
-	return strings.TrimSpace(string(value)), nil
+	return strings.Join(strings.Fields(string(value)), " "), nil
 }
 
 // write makes the kernel's value that of s. A read-only /proc/sys, as in a

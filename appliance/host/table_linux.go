@@ -84,7 +84,7 @@ func (n *Network) standing() (before journal, stands bool, err error) {
 	return before, stands, err
 }
 
-// setTable makes our nft table and the forwarding sysctls those of s. The
+// setTable makes our nft table and the sysctls those of s. The
 // table is written first: from then on the old values outlive us.
 func (n *Network) setTable(s State) error {
 	if len(s.LAN) == 0 {
@@ -98,6 +98,11 @@ func (n *Network) setTable(s State) error {
 	if err != nil {
 		return err
 	}
+	pings, pingsAfter, err := pinging(before)
+	if err != nil {
+		return err
+	}
+	after = append(after, pingsAfter...)
 	if err := before.without(after).restore(); err != nil {
 		return err
 	}
@@ -113,6 +118,11 @@ func (n *Network) setTable(s State) error {
 	for _, w := range want {
 		if err := w.write(); err != nil {
 			return err
+		}
+	}
+	for _, w := range pings {
+		if err := w.write(); err != nil {
+			n.log.Warn("pings are refused", "err", err)
 		}
 	}
 	return nil

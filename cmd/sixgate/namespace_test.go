@@ -89,6 +89,8 @@ func testServing(t *testing.T, n *namespaces) {
 	t.Run("Chain", func(t *testing.T) { testChain(t, n, gate, far) })
 	t.Run("DNS", func(t *testing.T) { testDNS(t, n) })
 	t.Run("Refused", func(t *testing.T) { testRefused(t, n) })
+	t.Run("Ping", func(t *testing.T) { testPing(t, n) })
+	t.Run("OnePort", func(t *testing.T) { testOnePort(t, n) })
 	t.Run("Status", func(t *testing.T) { testStatus(t, n) })
 	gate.stop(t)
 	far.stop(t)
@@ -234,6 +236,82 @@ func testRefused(t *testing.T, n *namespaces) {
 				t.Errorf("refused after %v", took)
 			}
 		})
+	}
+}
+
+// testPing pings hosts of both families from clients of both, and what is not
+// there, nor may be pinged.
+func testPing(t *testing.T, n *namespaces) {
+	if _, err := exec.LookPath("ping"); err != nil {
+		t.Skip("needs what scripts/setup installs: ", err)
+	}
+	for _, c := range []struct{ client, option, dest, want string }{
+		{"lan", "-4", "v6only.test", " 0% packet loss"},
+		{"lan", "-4", "v4only.test", " 0% packet loss"},
+		{"lan6", "-6", "v6only.test", " 0% packet loss"},
+		{"lan6", "-6", "v4only.test", " 0% packet loss"},
+		{"lan", "-4", "198.19.200.200", "Destination Host Unreachable"},
+		{"lan6", "-6", "2001:2::ffff:1", "Address unreachable"},
+		{"lan", "-4", "only.far.test", "Packet filtered"}, // no chain can carry it
+		{"lan6", "-6", "only.far.test", "Administratively prohibited"},
+	} {
+		t.Run(c.client+" "+c.dest, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			// 3000 bytes go in fragments.
+			out, _ := n.command(ctx, c.client, "ping", c.option, "-n", "-c", "1", "-W", "10", "-s", "3000", c.dest).CombinedOutput()
+			if !strings.Contains(string(out), c.want) {
+				t.Errorf("no %q in\n%s", c.want, out)
+			}
+		})
+	}
+}
+
+// testOnePort wants all that one port of a client sends to come from one port
+// of the gateway, to whomever it goes, and the answers from whom was asked.
+func testOnePort(t *testing.T, n *namespaces) {
+	port := uint16(5000)
+	for _, c := range []struct{ client, qtype string }{{"lan", "A"}, {"lan6", "AAAA"}} {
+		conn, err := within(n, c.client, func() (*net.UDPConn, error) { return net.ListenUDP("udp", nil) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		sources := map[uint16]bool{}
+		for _, server := range []struct{ name, at string }{
+			{"v4only.test", "203.0.113.80"}, {"v6only.test", "2001:db8:99::80"}, {"dual.test", "2001:db8:99::81"}, {"v6only.test", "2001:db8:99::80"},
+		} {
+			port++ // the last one's socket is open to the end
+			far, err := within(n, "world", func() (*net.UDPConn, error) {
+				return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(server.at), port)))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer far.Close()
+			far.SetDeadline(time.Now().Add(patience))
+			fake := netip.AddrPortFrom(n.resolve(t, c.client, server.name, c.qtype), port)
+			if _, err := conn.WriteToUDPAddrPort([]byte("question"), fake); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 100)
+			_, source, err := far.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources[source.Port()] = true
+			if _, err := far.WriteToUDPAddrPort([]byte("answer"), source); err != nil {
+				t.Fatal(err)
+			}
+			size, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil || string(buf[:size]) != "answer" || netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != fake {
+				t.Errorf("%s asked %s, and got %q from %s, %v", c.client, fake, buf[:size], from, err)
+			}
+		}
+		if len(sources) != 1 {
+			t.Errorf("%s was seen with %d ports", c.client, len(sources))
+		}
 	}
 }
 

@@ -1,2 +1,3 @@
-// Package datagram lends buffers that hold any datagram.
+// Package datagram is the form that datagrams have on their way through a
+// gateway.
 package datagram

@@ -20,7 +20,8 @@ import (
 // methods is called, once.
 type Pending interface {
 	// Accept gives the client its connection, and returns the gateway's end
-	// of it. bound is the address that the gateway dialled from.
+	// of it, which for datagrams is also a relay.Forwarder. bound is the address
+	// that the gateway dialled from.
 	Accept(bound netip.AddrPort) (net.Conn, error)
 	// Refuse tells the client why there will be no connection.
 	Refuse(err error)
@@ -34,12 +35,12 @@ type Names interface {
 
 // Session is one connection through the gateway.
 type Session struct {
-	Inlet   string // where the client came in: "tun" or "socks"
-	Network string // "tcp" or "udp"
-	Client  netip.AddrPort
-	User    string     // whom the client has proved to be; "": nobody in particular
-	Dest    socks.Addr // what the client asked for
-	Fake    bool       // Dest is a fake address, which stands for a name
+	Inlet   string         // where the client came in: "tun" or "socks"
+	Network string         // "tcp", "udp", or "icmp" for a ping
+	Client  netip.AddrPort // the port of a ping is its identifier
+	User    string         // whom the client has proved to be; "": nobody in particular
+	Dest    socks.Addr     // what the client asked for
+	Fake    bool           // Dest is a fake address, which stands for a name
 }
 
 // Config is what a Gateway is built of. All but Logger must be set.
@@ -134,16 +135,34 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 	return g.carry(f, near, far)
 }
 
+// farSide is what a flow is joined to: a net.Conn or an outlet.Peer.
+type farSide interface {
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+	Close() error
+}
+
+// pingIdle is how long a ping is waited for (RFC 5508, section 3.2).
+const pingIdle = time.Minute
+
 // carry relays between near and far until both are done.
-func (g *Gateway) carry(f *flow, near, far net.Conn) error {
-	if f.Network == "udp" {
-		return relay.Datagrams(g.relays, near, far, g.UDPIdle, &f.moved)
+func (g *Gateway) carry(f *flow, near net.Conn, far farSide) error {
+	idle := g.UDPIdle
+	if f.Network == "icmp" {
+		idle = pingIdle
 	}
-	return relay.Stream(g.relays, near, far, g.Stream, &f.moved)
+	if far, ok := far.(outlet.Peer); ok {
+		return relay.Forward(g.relays, near.(relay.Forwarder), far, idle, &f.moved)
+	}
+	conn := far.(net.Conn)
+	if f.Network == "tcp" {
+		return relay.Stream(g.relays, near, conn, g.Stream, &f.moved)
+	}
+	return relay.Datagrams(g.relays, near, conn, idle, &f.moved)
 }
 
 // dial dials by the outlet that f takes.
-func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
+func (g *Gateway) dial(ctx context.Context, f *flow) (farSide, error) {
 	ctx, done, err := g.dialling(ctx, f)
 	if err != nil {
 		return nil, err
@@ -152,6 +171,9 @@ func (g *Gateway) dial(ctx context.Context, f *flow) (net.Conn, error) {
 	dest := f.way().dest
 	out := g.pick(ctx, f, dest)
 	f.note(func(w *way) { w.outlet = out.name })
+	if peers, ok := out.Outlet.(outlet.PeerOutlet); ok && f.Network != "tcp" {
+		return peers.Reach(ctx, f.Network, f.Client, dest)
+	}
 	return out.Dial(ctx, f.Network, dest)
 }
 

@@ -61,6 +61,7 @@ type DirectConfig struct {
 type Direct struct {
 	DirectConfig
 	permit func(dest socks.Addr, ip netip.Addr) error // may be nil
+	ports  *ports
 	dial   func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
 }
 
@@ -70,7 +71,7 @@ func NewDirect(c DirectConfig) *Direct {
 		Control:         c.Control,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle},
 	}
-	return &Direct{DirectConfig: c, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	return &Direct{DirectConfig: c, ports: &ports{opened: make(map[netip.AddrPort][]*port)}, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return dialer.DialContext(ctx, network, to.String())
 	}}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // Outlet is a way out. The errors of Dial tell a syscall.Errno; network is
-// "tcp" or "udp". LocalAddr of the connection is where the far end sees it come
+// "tcp", "udp", or "icmp" for pings, which only a PeerOutlet can carry. LocalAddr of the connection is where the far end sees it come
 // from, as far as that is known, so that its family is the far side's.
 type Outlet interface {
 	Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error)

@@ -31,8 +31,11 @@ func NewVia(over Outlet, client socks.Client, vet func(netip.Addr) error) *Via {
 // Dial connects to dest. Datagrams to a server that is known to carry none are
 // EOPNOTSUPP at once.
 func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
-	if network == "udp" {
+	switch network {
+	case "udp":
 		return v.dialUDP(ctx, dest)
+	case "icmp":
+		return nil, fmt.Errorf("pinging %s through SOCKS server %s: %w", dest, v.client.Server, syscall.EOPNOTSUPP)
 	}
 	conn, err := v.reach(ctx)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 // Flow is what a rule can look at.
 type Flow struct {
-	Network string // "tcp" or "udp"
+	Network string // "tcp", "udp", or "icmp" for a ping, which has no port
 	Client  netip.Addr
 	User    string // whom the client has proved to be, or ""
 	Dest    socks.Addr
@@ -24,7 +24,7 @@ type Rule struct {
 	Clients  []netip.Prefix
 	Users    []string
 	Ports    []uint16 // destination ports
-	Network  string   // "tcp" or "udp"
+	Network  string   // "tcp", "udp" or "icmp"
 	Outlet   string
 }
 

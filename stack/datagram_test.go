@@ -17,7 +17,7 @@ func TestUDPEcho(t *testing.T) {
 	for family, fake := range fakes {
 		t.Run(family, func(t *testing.T) {
 			host, device := stacktest.New(t)
-			s, stop := start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.UDPFlow) {
+			s, stop := start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
 				c, err := f.Accept(netip.AddrPort{})
 				if err != nil {
 					t.Errorf("Accept: %v", err)
@@ -52,7 +52,7 @@ func TestUDPEcho(t *testing.T) {
 				}
 			}
 			stop()
-			if n := s.Counters(); n.UDPFlows != 1 {
+			if n := s.Counters(); n.DatagramFlows != 1 {
 				t.Errorf("counters: %+v", n)
 			}
 		})
@@ -68,7 +68,7 @@ func TestUDPUnknownIsRefused(t *testing.T) {
 		if err := refusedUDP(host, fake); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%s: %v", family, err)
 		}
-		if n := s.Counters(); n.UDPUnknown != 1 || n.UDPFlows != 0 {
+		if n := s.Counters(); n.DatagramUnknown != 1 || n.DatagramFlows != 0 {
 			t.Errorf("%s: %+v", family, n)
 		}
 	}
@@ -92,7 +92,7 @@ func refusedUDP(host *stacktest.Host, to netip.AddrPort) error {
 func TestUDPFlowsPerClient(t *testing.T) {
 	host, device := stacktest.New(t)
 	serving := make(chan netip.Addr, 3)
-	s, _ := start(t, stack.Config{Device: device, MaxUDPFlows: 3, Handler: handler{udp: func(ctx context.Context, f *stack.UDPFlow) {
+	s, _ := start(t, stack.Config{Device: device, MaxDatagramFlows: 3, Handler: handler{udp: func(ctx context.Context, f *stack.DatagramFlow) {
 		f.Accept(netip.AddrPort{})
 		serving <- f.Client().Addr()
 		<-ctx.Done()
@@ -108,13 +108,13 @@ func TestUDPFlowsPerClient(t *testing.T) {
 		if to != fake4 {
 			continue
 		}
-		if n := s.Counters().UDPFlows; n == 2 { // two thirds of 3 are one client's
+		if n := s.Counters().DatagramFlows; n == 2 { // two thirds of 3 are one client's
 			if err := refusedUDP(host, fake4); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("third flow of a client: %v", err)
 			}
 		}
 	}
-	if n := s.Counters(); n.UDPFlows != 3 || n.UDPOverLimit != 1 {
+	if n := s.Counters(); n.DatagramFlows != 3 || n.DatagramOverLimit != 1 {
 		t.Errorf("counters: %+v", n)
 	}
 }
@@ -122,7 +122,7 @@ func TestUDPFlowsPerClient(t *testing.T) {
 // A destination may refuse after the flow began.
 func TestUDPRefusedLate(t *testing.T) {
 	host, device := stacktest.New(t)
-	start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.UDPFlow) {
+	start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
 		c, _ := f.Accept(netip.AddrPort{})
 		c.Read(make([]byte, 1))
 		f.Refuse(syscall.ECONNREFUSED)

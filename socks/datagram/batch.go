@@ -1,0 +1,25 @@
+package datagram
+
+// Batch is one datagram or more in one direction of a flow.
+type Batch struct {
+	Payload []byte // of a ping: its sequence number and data
+	Size    int    // of each but the last, which may be shorter, in bytes; 0: there is one
+	Port    uint16 // of the far end, where it answers from another than was asked; else 0
+	TOS     uint8  // IPv4 type of service or IPv6 traffic class: DSCP and ECN
+	TTL     uint8  // or hop limit
+	Whole   bool   // they are not to be fragmented
+}
+
+// Each returns the datagrams of b one at a time.
+func (b Batch) Each(yield func(Batch) bool) {
+	rest, size := b.Payload, b.Size
+	b.Size = 0
+	for size > 0 && len(rest) > size {
+		b.Payload, rest = rest[:size], rest[size:]
+		if !yield(b) {
+			return
+		}
+	}
+	b.Payload = rest
+	yield(b)
+}

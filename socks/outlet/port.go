@@ -1,0 +1,279 @@
+package outlet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"sixgate/socks"
+	"sixgate/socks/datagram"
+)
+
+// PeerOutlet is an Outlet that tells all that it knows of datagrams, and to
+// whose peers one port of a client is one port of the gateway (RFC 4787,
+// section 4.1). It also pings.
+type PeerOutlet interface {
+	// Reach returns the way to dest of what client sends; network is "udp" or
+	// "icmp". Its errors are those of Dial.
+	Reach(ctx context.Context, network string, client netip.AddrPort, dest socks.Addr) (Peer, error)
+}
+
+// Peer is a far end of datagrams. It is heard by the port that was asked and,
+// where no other Peer of the client is, by its other ports, too (RFC 4787,
+// section 5, address-dependent filtering).
+type Peer interface {
+	// Send sends b, and never waits. An error may be a PathError.
+	Send(b datagram.Batch) error
+	// Forward makes the Peer call take with all that comes in, one call at a
+	// time, and failed with what the network tells, by a PathError. Neither may
+	// wait.
+	Forward(take func(datagram.Batch) error, failed func(error))
+	// Report does nothing: what a client could not take is not told.
+	Report(error)
+	// Done is closed with the Peer, or when its socket fails.
+	Done() <-chan struct{}
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+	Close() error
+}
+
+// ports are those of the host that clients use. A name that stands for the
+// same address as another needs a second one: an answer tells only where it
+// comes from.
+type ports struct {
+	mu     sync.Mutex
+	opened map[netip.AddrPort][]*port // by client; guarded by mu
+}
+
+// port is one UDP port of the host.
+type port struct {
+	socket *socket
+	ended  chan struct{} // closed when nothing is received any more
+
+	mu    sync.Mutex
+	peers map[netip.AddrPort]*peer // guarded by mu
+	hosts map[netip.Addr]*peer     // one of each address in peers; guarded by mu
+}
+
+// Reach returns a Peer.
+func (d *Direct) Reach(ctx context.Context, network string, client netip.AddrPort, dest socks.Addr) (Peer, error) {
+	p, err := d.reach(ctx, network, client, dest)
+	if err != nil {
+		return nil, fmt.Errorf("reaching %s: %w", dest, socks.WithErrno(err))
+	}
+	return p, nil
+}
+
+func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPort, dest socks.Addr) (Peer, error) {
+	if network == "icmp" {
+		dest.Port = 9 // discard, but nothing is sent
+	}
+	ip, err := d.find(ctx, dest)
+	if err != nil {
+		return nil, err
+	}
+	if network == "icmp" {
+		return d.ping(ip)
+	}
+	return d.ports.reach(client, netip.AddrPortFrom(ip, dest.Port), func() (*socket, error) { return d.open(ctx) })
+}
+
+// open returns a socket of a port of its own, for both families.
+func (d *Direct) open(ctx context.Context) (*socket, error) {
+	lc := net.ListenConfig{Control: d.Control}
+	conn, err := lc.ListenPacket(ctx, "udp", ":0")
+	if err != nil {
+		return nil, err
+	}
+	return newSocket(conn.(*net.UDPConn))
+}
+
+// reach returns the Peer at remote of a client, by the first of the client's
+// ports that has no other one there.
+func (ps *ports) reach(client, remote netip.AddrPort, open func() (*socket, error)) (*peer, error) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := &peer{ports: ps, client: client, remote: remote, done: make(chan struct{})}
+	for _, port := range ps.opened[client] {
+		if port.add(p) {
+			return p, nil
+		}
+	}
+	socket, err := open()
+	if err != nil {
+		return nil, err
+	}
+	port := &port{socket: socket, ended: make(chan struct{}), peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer)}
+	port.add(p)
+	ps.opened[client] = append(ps.opened[client], port)
+	go port.receive()
+	return p, nil
+}
+
+// add makes p one of the port's, if there is no other at its address.
+func (o *port) add(p *peer) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.peers[p.remote] != nil {
+		return false
+	}
+	o.peers[p.remote] = p
+	if o.hosts[p.remote.Addr()] == nil {
+		o.hosts[p.remote.Addr()] = p
+	}
+	p.port = o
+	return true
+}
+
+// remove returns whether p was the last one.
+func (o *port) remove(p *peer) (last bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.peers, p.remote)
+	if o.hosts[p.remote.Addr()] != p {
+		return len(o.peers) == 0
+	}
+	delete(o.hosts, p.remote.Addr())
+	for remote, other := range o.peers {
+		if remote.Addr() == p.remote.Addr() {
+			o.hosts[remote.Addr()] = other
+			break
+		}
+	}
+	return len(o.peers) == 0
+}
+
+// receive hands what comes in to the peer that it comes from.
+func (o *port) receive() {
+	defer close(o.ended)
+	o.socket.receive(func(b datagram.Batch, from netip.AddrPort) {
+		p, same := o.find(from)
+		if p == nil {
+			return // of a stranger
+		}
+		if !same {
+			b.Port = from.Port()
+		}
+		p.hand(b)
+	}, o.failed)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.peers {
+		p.end()
+	}
+}
+
+// failed hands e to the peer that it is about.
+func (o *port) failed(e *PathError) {
+	if p, same := o.find(e.dest); same {
+		p.fail(e)
+	}
+}
+
+// find returns the peer at an address, or else one at another port there.
+func (o *port) find(at netip.AddrPort) (p *peer, same bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p := o.peers[at]; p != nil {
+		return p, true
+	}
+	return o.hosts[at.Addr()], false
+}
+
+// peer is a Peer by UDP.
+type peer struct {
+	ports  *ports
+	port   *port
+	client netip.AddrPort
+	remote netip.AddrPort
+	receiver
+	done   chan struct{}
+	ended  sync.Once
+	closed sync.Once
+}
+
+func (p *peer) Send(b datagram.Batch) error { return p.port.socket.send(b, p.remote, p.port.failed) }
+func (p *peer) Done() <-chan struct{}       { return p.done }
+func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.socket.conn, p.remote.Addr()) }
+func (p *peer) RemoteAddr() net.Addr        { return net.UDPAddrFromAddrPort(p.remote) }
+func (p *peer) end()                        { p.ended.Do(func() { close(p.done) }) }
+
+// Close closes the port, too, where there is no other Peer.
+func (p *peer) Close() (err error) {
+	p.closed.Do(func() {
+		p.stop()
+		p.end()
+		if p.ports.leave(p) {
+			err = p.port.socket.close()
+			<-p.port.ended
+		}
+	})
+	return err
+}
+
+// leave removes p, and reports whether it was the last one of its port, which
+// nobody finds any more then.
+func (ps *ports) leave(p *peer) (last bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if !p.port.remove(p) {
+		return false
+	}
+	left := slices.DeleteFunc(ps.opened[p.client], func(o *port) bool { return o == p.port })
+	if ps.opened[p.client] = left; len(left) == 0 {
+		delete(ps.opened, p.client)
+	}
+	return true
+}
+
+// localAddr returns the local address of an unconnected socket, in the family
+// of who it talks to.
+func localAddr(conn *net.UDPConn, remote netip.Addr) net.Addr {
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	if remote.Is4() {
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), local.Port()))
+	}
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), local.Port()))
+}
+
+// receiver is who gets what comes in, once there is somebody.
+type receiver struct {
+	mu      sync.Mutex
+	take    func(datagram.Batch) error // nil: nobody; guarded by mu
+	failing func(error)                // guarded by mu
+}
+
+func (r *receiver) Forward(take func(datagram.Batch) error, failed func(error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.take, r.failing = take, failed
+}
+
+func (r *receiver) stop() { r.Forward(nil, nil) }
+
+// Report does nothing.
+func (r *receiver) Report(error) {}
+
+func (r *receiver) hand(b datagram.Batch) {
+	r.mu.Lock()
+	take := r.take
+	r.mu.Unlock()
+	if take != nil {
+		take(b) // what the client cannot get is lost
+	}
+}
+
+func (r *receiver) fail(e *PathError) {
+	r.mu.Lock()
+	failed := r.failing
+	r.mu.Unlock()
+	if failed != nil {
+		failed(e)
+	}
+}
+
+var errNoPing = errors.New("opening a socket for pings, which sysctl net.ipv4.ping_group_range has to allow")

@@ -1,0 +1,225 @@
+package outlet
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"sixgate/socks"
+	"sixgate/socks/datagram"
+)
+
+// patience is when a test that hangs gives up.
+const patience = time.Minute
+
+// sink keeps what a Peer hands over.
+type sink struct {
+	came   chan datagram.Batch
+	failed chan error
+}
+
+func sinkOf(p Peer) *sink {
+	s := &sink{make(chan datagram.Batch, 100), make(chan error, 100)}
+	p.Forward(func(b datagram.Batch) error {
+		b.Payload = bytes.Clone(b.Payload)
+		s.came <- b
+		return nil
+	}, func(err error) { s.failed <- err })
+	return s
+}
+
+// next returns what comes next from c, or fails the test.
+func next[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		t.Fatal("nothing comes")
+	}
+	return v
+}
+
+// reach returns the Peer at a name or an address.
+func reach(t *testing.T, d *Direct, client string, dest socks.Addr) Peer {
+	t.Helper()
+	p, err := d.Reach(t.Context(), "udp", netip.MustParseAddrPort(client), dest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// far is a socket that a Peer reaches.
+func far(t *testing.T, at string) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return c
+}
+
+func destOf(c *net.UDPConn) socks.Addr {
+	return socks.AddrFromAddrPort(socks.AddrPortOf(c.LocalAddr()))
+}
+
+// from returns where the next datagram to c comes from.
+func from(t *testing.T, c *net.UDPConn) netip.AddrPort {
+	t.Helper()
+	_, source, err := c.ReadFromUDPAddrPort(make([]byte, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netip.AddrPortFrom(source.Addr().Unmap(), source.Port())
+}
+
+// One port of a client is one port to all its peers of both families, and no
+// other client's (RFC 4787, section 4.1).
+func TestPortIsKept(t *testing.T) {
+	d := NewDirect(DirectConfig{Resolver: &hosts{known: map[string]string{"also.test": "127.0.0.1"}}})
+	one, other, six := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0"), far(t, "[::1]:0")
+	ports := map[string]uint16{}
+	for _, client := range []string{"192.0.2.2:1000", "192.0.2.2:1001", "192.0.2.3:1000"} {
+		for _, c := range []*net.UDPConn{one, other, six} {
+			p := reach(t, d, client, destOf(c))
+			if err := p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64}); err != nil {
+				t.Fatal(err)
+			}
+			port := from(t, c).Port()
+			if known := ports[client]; known != 0 && port != known {
+				t.Errorf("client %s has ports %d and %d", client, known, port)
+			}
+			ports[client] = port
+		}
+	}
+	if a, b, c := ports["192.0.2.2:1000"], ports["192.0.2.2:1001"], ports["192.0.2.3:1000"]; a == b || b == c || a == c {
+		t.Errorf("clients share ports: %v", ports)
+	}
+	// Another name of an address that the client already talks to: an answer to
+	// one port could be for either.
+	name := socks.Addr{Name: "also.test", Port: destOf(one).Port}
+	p := reach(t, d, "192.0.2.2:1000", name)
+	p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64})
+	if port := from(t, one).Port(); port == ports["192.0.2.2:1000"] {
+		t.Error("two names of an address have one port")
+	}
+}
+
+// A Peer is heard from its other ports, and nobody else is heard.
+func TestPortFilters(t *testing.T) {
+	d := NewDirect(DirectConfig{Resolver: &hosts{}})
+	asked, elsewhere, stranger := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0"), far(t, "127.0.0.2:0")
+	p := reach(t, d, "192.0.2.2:1000", destOf(asked))
+	got := sinkOf(p)
+	p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64})
+	port := from(t, asked)
+	for _, c := range []*net.UDPConn{stranger, asked, elsewhere} {
+		if _, err := c.WriteToUDPAddrPort([]byte(c.LocalAddr().String()), port); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b := next(t, got.came); string(b.Payload) != asked.LocalAddr().String() || b.Port != 0 {
+		t.Errorf("got %q from port %d", b.Payload, b.Port)
+	}
+	if b := next(t, got.came); string(b.Payload) != elsewhere.LocalAddr().String() || b.Port != destOf(elsewhere).Port {
+		t.Errorf("got %q from port %d", b.Payload, b.Port)
+	}
+}
+
+// What ICMP tells reaches the Peer that it is about.
+func TestPortRefused(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		closed, open := far(t, at), far(t, at)
+		closed.Close()
+		p, other := reach(t, d, "192.0.2.2:1000", destOf(closed)), reach(t, d, "192.0.2.2:1000", destOf(open))
+		got := sinkOf(p)
+		sinkOf(other)
+		if err := p.Send(datagram.Batch{Payload: []byte("anyone?"), TTL: 64}); err != nil {
+			t.Fatal(err)
+		}
+		err := next(t, got.failed)
+		var path *PathError
+		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &path) || string(path.Quoted()) != "anyone?" || path.Offender().IsValid() {
+			t.Errorf("%s: %v", at, err)
+		}
+		if err := other.Send(datagram.Batch{Payload: []byte("x"), TTL: 64}); err != nil {
+			t.Errorf("to another: %v", err)
+		}
+		from(t, open)
+	}
+}
+
+// Several datagrams go in one call and come in one call, and stay themselves.
+func TestPortBatches(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		c := far(t, at)
+		p := reach(t, d, "192.0.2.2:1000", destOf(c))
+		sent := datagram.Batch{Payload: []byte("aaaabbbbcc"), Size: 4, TTL: 64, Whole: true}
+		if err := p.Send(sent); err != nil {
+			t.Fatal(err)
+		}
+		for one := range sent.Each {
+			buf := make([]byte, 10)
+			n, err := c.Read(buf)
+			if err != nil || !bytes.Equal(buf[:n], one.Payload) {
+				t.Errorf("%s: got %q, %v", at, buf[:n], err)
+			}
+		}
+	}
+}
+
+// What does not fit the path is sent in fragments, or comes back as an error
+// that tells what would fit.
+func TestPortTooLarge(t *testing.T) {
+	for at, headers := range map[string]int{"127.0.0.1:0": 28, "[::1]:0": 48} {
+		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		c := far(t, at)
+		p := reach(t, d, "192.0.2.2:1000", destOf(c))
+		got := sinkOf(p)
+		const most = 65535 - 28 // more than lo takes, with its MTU of 65536, in no family's packet
+		large := make([]byte, most)
+		err := p.Send(datagram.Batch{Payload: large, TTL: 64})
+		if n, failed := c.Read(make([]byte, 1<<16)); err != nil || failed != nil || n != most {
+			t.Errorf("%s: %v, and %d bytes arrived, %v", at, err, n, failed)
+		}
+		if headers == 28 {
+			continue // it fits the MTU of lo
+		}
+		if err = p.Send(datagram.Batch{Payload: large, TTL: 64, Whole: true}); err == nil {
+			err = next(t, got.failed)
+		}
+		var path *PathError
+		if !errors.As(err, &path) || !errors.Is(err, syscall.EMSGSIZE) || path.Room() != 65536-headers {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+}
+
+// The last Peer of a port closes it, and a Peer closed is closed.
+func TestPortCloses(t *testing.T) {
+	d := NewDirect(DirectConfig{Resolver: &hosts{}})
+	one, other := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0")
+	p, q := reach(t, d, "192.0.2.2:1000", destOf(one)), reach(t, d, "192.0.2.2:1000", destOf(other))
+	p.Close()
+	p.Close()
+	<-p.Done()
+	if err := q.Send(datagram.Batch{Payload: []byte("x"), TTL: 64}); err != nil {
+		t.Errorf("after another was closed: %v", err)
+	}
+	q.Close()
+	if err := q.Send(datagram.Batch{Payload: []byte("x"), TTL: 64}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after all were closed: %v", err)
+	}
+	if len(d.ports.opened) != 0 {
+		t.Errorf("left: %v", d.ports.opened)
+	}
+}

@@ -1,0 +1,312 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+// datagramSide carries datagrams past netstack: UDP, and ICMP echo messages,
+// whose identifier does what a client's port does in UDP.
+type datagramSide struct {
+	*Stack
+	ctx  context.Context // of the flows
+	link *link
+	errs *teller
+	next atomic.Uint32 // the next identification of a packet
+
+	batch batch // of the goroutine that receives
+
+	mu     sync.Mutex // guards what follows
+	flows  map[flowKey]*DatagramFlow
+	lonely lonely
+	quota  quota
+}
+
+// flowKey is what makes packets one flow. The port of an echo's client is the
+// identifier, that of its destination 0.
+type flowKey struct {
+	protocol     tcpip.TransportProtocolNumber
+	client, dest netip.AddrPort
+}
+
+func newDatagramSide(ctx context.Context, s *Stack, link *link, errs *teller) *datagramSide {
+	return &datagramSide{
+		Stack: s,
+		ctx:   ctx,
+		link:  link,
+		errs:  errs,
+		flows: make(map[flowKey]*DatagramFlow),
+		quota: newQuota(s.config.MaxDatagramFlows, s.config.MaxDatagramFlowsPerClient),
+	}
+}
+
+// Datagrams are one or more in one direction of a flow.
+type Datagrams struct {
+	Payload []byte // of a ping: what follows the identifier
+	Size    int    // of each but the last, which may be shorter, in bytes; 0: there is one
+	Port    uint16 // of the destination, where it answers from another than was asked; else 0
+	TOS     uint8  // IPv4 type of service or IPv6 traffic class: DSCP and ECN
+	TTL     uint8  // or hop limit
+	Whole   bool   // they are not to be fragmented
+}
+
+// take takes p if it is a datagram, of which there are several where size is
+// not 0. Checksums of a packet that is not verified are looked at.
+func (s *datagramSide) take(p packet, verified bool, size int) bool {
+	read := packet.readUDP
+	switch {
+	case p.transport == header.UDPProtocolNumber:
+	case p.isEchoRequest():
+		read = packet.readEcho
+	default:
+		return false
+	}
+	key, d, ok := read(p, verified)
+	if !ok {
+		s.counters.droppedMalformed.Add(1)
+		return true
+	}
+	d.Size = size
+	switch f := s.flowOf(key, p); {
+	case f == nil:
+	case f.forwards():
+		s.batch.add(f, d)
+	default:
+		f.queue(d)
+	}
+	return true
+}
+
+// flush sends on what waits for more of its kind.
+func (s *datagramSide) flush() { s.batch.flush() }
+
+// flowOf returns the flow of key, which p is of. It is nil where there is none
+// and none may be made; the client knows then.
+func (s *datagramSide) flowOf(key flowKey, p packet) *DatagramFlow {
+	s.mu.Lock()
+	f := s.flows[key]
+	s.mu.Unlock()
+	if f != nil {
+		return f
+	}
+	f = &DatagramFlow{side: s, key: key}
+	f.ready.L = &f.mu
+	f.done = make(chan struct{})
+	if !s.config.Handler.Admit(f.Network(), f.Client(), f.Dest()) {
+		s.counters.datagramUnknown.Add(1)
+		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), p.bytes)
+		return nil
+	}
+	evicted, ok := s.hold(f)
+	if !ok {
+		s.counters.datagramOverLimit.Add(1)
+		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), p.bytes)
+		return nil
+	}
+	if evicted != nil {
+		s.counters.datagramEvicted.Add(1)
+		evicted.close()
+	}
+	if !s.running.begin() {
+		s.release(f)
+		return nil
+	}
+	s.counters.datagramFlows.Add(1)
+	go s.serve(f)
+	return f
+}
+
+// hold makes f a flow, in the place of another one if there are too many: of
+// one that nobody has answered, as are those from forged sources.
+func (s *datagramSide) hold(f *DatagramFlow) (evicted *DatagramFlow, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	client := f.key.client.Addr()
+	if s.quota.full() {
+		if evicted = s.lonely.first; evicted == nil {
+			return nil, false
+		}
+		s.removeLocked(evicted)
+	}
+	if !s.quota.take(client) {
+		return evicted, false
+	}
+	s.flows[f.key] = f
+	s.lonely.add(f)
+	return evicted, true
+}
+
+// answered spares f the fate of those that nobody answers.
+func (s *datagramSide) answered(f *DatagramFlow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lonely.remove(f)
+}
+
+func (s *datagramSide) release(f *DatagramFlow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removeLocked(f)
+}
+
+// removeLocked does nothing to a flow that was evicted before.
+func (s *datagramSide) removeLocked(f *DatagramFlow) {
+	if s.flows[f.key] != f {
+		return
+	}
+	delete(s.flows, f.key)
+	s.lonely.remove(f)
+	s.quota.give(f.key.client.Addr())
+}
+
+// close closes all flows.
+func (s *datagramSide) close() {
+	s.mu.Lock()
+	flows := make([]*DatagramFlow, 0, len(s.flows))
+	for _, f := range s.flows {
+		flows = append(flows, f)
+	}
+	s.mu.Unlock()
+	for _, f := range flows {
+		f.close()
+	}
+}
+
+// serve runs the handler for f.
+func (s *datagramSide) serve(f *DatagramFlow) {
+	defer s.running.end()
+	s.config.Handler.ServeDatagrams(s.ctx, f)
+	if !f.accepted.Load() {
+		f.Refuse(syscall.ECONNREFUSED)
+	}
+	f.close()
+}
+
+// lonely lists the flows that nobody has answered, the oldest first.
+type lonely struct{ first, last *DatagramFlow }
+
+func (l *lonely) add(f *DatagramFlow) {
+	f.lonely, f.before = true, l.last
+	if l.last == nil {
+		l.first = f
+	} else {
+		l.last.behind = f
+	}
+	l.last = f
+}
+
+// remove does nothing to a flow that is not in the list.
+func (l *lonely) remove(f *DatagramFlow) {
+	if !f.lonely {
+		return
+	}
+	if f.before == nil {
+		l.first = f.behind
+	} else {
+		f.before.behind = f.behind
+	}
+	if f.behind == nil {
+		l.last = f.before
+	} else {
+		f.behind.before = f.before
+	}
+	f.lonely, f.before, f.behind = false, nil, nil
+}
+
+// DatagramFlow is the datagrams between one socket of a client and one
+// destination: of UDP, or the echo messages of a ping.
+type DatagramFlow struct {
+	side     *datagramSide
+	key      flowKey
+	accepted atomic.Bool
+	refused  atomic.Bool
+	replied  atomic.Bool
+	take     atomic.Pointer[func(Datagrams) error] // nil: what comes in waits
+
+	lonely         bool          // whether it is in the side's list; guarded by side.mu, like the next two
+	before, behind *DatagramFlow // its neighbours there
+
+	datagramQueue
+}
+
+// Network returns "udp", or "icmp" for a ping.
+func (f *DatagramFlow) Network() string {
+	if f.key.protocol == header.UDPProtocolNumber {
+		return "udp"
+	}
+	return "icmp"
+}
+
+// Client returns where the datagrams come from; the port of a ping is its
+// identifier.
+func (f *DatagramFlow) Client() netip.AddrPort { return f.key.client }
+
+// Dest returns where the datagrams go to; the port of a ping is 0.
+func (f *DatagramFlow) Dest() netip.AddrPort { return f.key.dest }
+
+// Accept returns the flow's socket, whose Read returns the
+// first datagram, too. What it writes comes from Dest: a client of a fake
+// address never learns bound, the address that speaks for it.
+func (f *DatagramFlow) Accept(bound netip.AddrPort) (*DatagramConn, error) {
+	if f.refused.Load() || f.accepted.Swap(true) {
+		return nil, fmt.Errorf("accepting %s for %s: %w", f.Client(), f.Dest(), errAnswered)
+	}
+	return &DatagramConn{f}, nil
+}
+
+// Refuse ends the flow and answers with the ICMP message that means the same
+// as err, port unreachable, or host unreachable for a ping, if there is none.
+// It may follow Accept, since UDP destinations refuse late.
+func (f *DatagramFlow) Refuse(err error) {
+	if f.refused.Swap(true) {
+		return
+	}
+	f.report(err, f.first())
+	f.close()
+	f.side.counters.datagramRefused.Add(1)
+}
+
+// report tells the client why what it sent, which began with payload, did not
+// arrive.
+func (f *DatagramFlow) report(err error, payload []byte) {
+	from, why := f.key.dest.Addr(), f.reasonOf(err)
+	if hop := offender(err, f.key.client.Addr(), f.side.config.Router); hop.IsValid() {
+		from = hop
+	}
+	f.side.errs.tell(from, f.key.client.Addr(), why, f.quote(payload))
+}
+
+// reasonOf returns the reason that tells the client of err.
+func (f *DatagramFlow) reasonOf(err error) reason {
+	if why, ok := reasonOf(err); ok {
+		return why
+	}
+	if f.key.protocol == header.UDPProtocolNumber {
+		return portUnreachable
+	}
+	return hostUnreachable
+}
+
+// forwards reports whether what comes in need not wait.
+func (f *DatagramFlow) forwards() bool { return f.take.Load() != nil }
+
+// forward hands on what came in. Why it could not be sent is told to the
+// client, but for a lack of room: that is a loss like any other.
+func (f *DatagramFlow) forward(d Datagrams) {
+	if err := (*f.take.Load())(d); err != nil && !isCongestion(err) {
+		f.report(err, d.Payload)
+	}
+}
+
+// close ends the flow.
+func (f *DatagramFlow) close() {
+	f.side.release(f)
+	f.datagramQueue.close()
+}
