@@ -72,6 +72,7 @@ func New(c *config.Config, o Options) (*Appliance, error) {
 // up before an error is taken down again. What a killed predecessor left is
 // taken over.
 func (a *Appliance) Run(ctx context.Context) (err error) {
+	limitMemory(a.machine.Load().memory, a.Logger)
 	defer func() { err = errors.Join(err, a.parts.resolver.Close()) }()
 	device, err := stack.OpenTUN(a.config.TUN.Name, a.config.TUN.MTU)
 	if err != nil {

@@ -3,9 +3,8 @@ package appliance
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"sixgate/appliance/config"
 	"sixgate/appliance/host"
@@ -44,11 +43,9 @@ func survey(c *config.Config) (*machine, error) {
 	for _, ip := range own {
 		m.denied = append(m.denied, netip.PrefixFrom(ip, ip.BitLen()))
 	}
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return nil, fmt.Errorf("surveying memory: %w", err)
+	if m.memory, err = memoryIn(os.DirFS("/")); err != nil {
+		return nil, err
 	}
-	m.memory = uint64(info.Totalram) * uint64(info.Unit)
 	if m.ipv6, err = host.IPv6(); err != nil {
 		return nil, err
 	}

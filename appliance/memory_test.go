@@ -1,0 +1,60 @@
+package appliance
+
+import (
+	"io"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"testing"
+	"testing/fstest"
+)
+
+func TestGroupMemory(t *testing.T) {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	const none = math.MaxUint64
+	for name, test := range map[string]struct {
+		root fstest.MapFS
+		want uint64
+	}{
+		"no control groups": {fstest.MapFS{}, none},
+		"v1 only":           {fstest.MapFS{"proc/self/cgroup": file("4:memory:/a\n")}, none},
+		"no limit": {fstest.MapFS{
+			"proc/self/cgroup":           file("0::/a\n"),
+			"sys/fs/cgroup/a/memory.max": file("max\n"),
+		}, none},
+		"its own": {fstest.MapFS{
+			"proc/self/cgroup":             file("4:cpu:/b\n0::/a/b\n"),
+			"sys/fs/cgroup/a/memory.max":   file("max\n"),
+			"sys/fs/cgroup/a/b/memory.max": file("134217728\n"),
+		}, 128 << 20},
+		"of a group above": {fstest.MapFS{
+			"proc/self/cgroup":             file("0::/a/b\n"),
+			"sys/fs/cgroup/a/memory.max":   file("67108864\n"),
+			"sys/fs/cgroup/a/b/memory.max": file("134217728\n"),
+		}, 64 << 20},
+		"a container": {fstest.MapFS{
+			"proc/self/cgroup":         file("0::/\n"),
+			"sys/fs/cgroup/memory.max": file("268435456\n"),
+		}, 256 << 20},
+		"outside of the container": {fstest.MapFS{
+			"proc/self/cgroup":         file("0::/../other\n"),
+			"sys/fs/cgroup/memory.max": file("268435456\n"),
+		}, none},
+	} {
+		if got := groupMemory(test.root); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestLimitMemory(t *testing.T) {
+	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	before := debug.SetMemoryLimit(math.MaxInt64)
+	defer debug.SetMemoryLimit(before)
+	for _, memory := range []uint64{8 << 30, 1 << 30} { // the second finds one that was set
+		limitMemory(memory, logger)
+		if got := debug.SetMemoryLimit(-1); got != 4<<30 {
+			t.Errorf("with %d bytes: limit %d", memory, got)
+		}
+	}
+}
