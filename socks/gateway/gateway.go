@@ -63,6 +63,7 @@ type Gateway struct {
 	Config
 	counters counters
 	dials    dials
+	hosts    hosts
 	relays   context.Context // of all relays
 	abort    context.CancelFunc
 
@@ -86,7 +87,7 @@ func New(c Config) (*Gateway, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{Config: c, quota: newQuota(c.Flows, c.FlowsPerClient), flows: make(map[*flow]struct{})}
+	g := &Gateway{Config: c, quota: newQuota(c.Flows, c.FlowsPerClient), flows: make(map[*flow]struct{}), hosts: newHosts()}
 	g.relays, g.abort = context.WithCancel(context.Background())
 	return g, nil
 }
@@ -123,6 +124,9 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 	if err != nil {
 		p.Refuse(err)
 		return err
+	}
+	if w := f.way(); w.dest.IsName() && g.looksUp(w.outlet) {
+		defer g.hosts.hold(f.Client.Addr(), w.dest.Name, socks.AddrPortOf(far.RemoteAddr()).Addr())()
 	}
 	bound := socks.AddrPortOf(far.LocalAddr())
 	near, err := p.Accept(bound)

@@ -60,10 +60,14 @@ func (g *Gateway) pickAt(f route.Flow, ip netip.Addr) string {
 // have changed since they were asked.
 func (g *Gateway) limit(f *flow, name string) picked {
 	direct, ok := g.Outlets[name].(*outlet.Direct)
-	if !ok || !g.Rules.ByNetwork() {
+	if !ok {
 		return picked{g.Outlets[name], name}
 	}
-	return picked{direct.Limited(func(dest socks.Addr, ip netip.Addr) error { return g.Permits(f.to(dest), ip, name) }), name}
+	direct = direct.Starting(func(dest socks.Addr) netip.Addr { return g.hosts.of(f.Client.Addr(), dest.Name) })
+	if g.Rules.ByNetwork() {
+		direct = direct.Limited(func(dest socks.Addr, ip netip.Addr) error { return g.Permits(f.to(dest), ip, name) })
+	}
+	return picked{direct, name}
 }
 
 // Permits returns EACCES where the rules send f, if ip is the address of its

@@ -61,6 +61,7 @@ type DirectConfig struct {
 type Direct struct {
 	DirectConfig
 	permit func(dest socks.Addr, ip netip.Addr) error // may be nil
+	first  func(dest socks.Addr) netip.Addr           // may be nil
 	ports  *ports
 	dial   func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
 }
@@ -82,6 +83,15 @@ func (d *Direct) Limited(permit func(dest socks.Addr, ip netip.Addr) error) *Dir
 	limited := *d
 	limited.permit = permit
 	return &limited
+}
+
+// Starting returns d as it tries first's address of dest, a name, before the
+// others that it has, if it has that one still. It is invalid where there is
+// none to prefer.
+func (d *Direct) Starting(first func(dest socks.Addr) netip.Addr) *Direct {
+	starting := *d
+	starting.first = first
+	return &starting
 }
 
 // Dial connects to dest: to the address that it is, or to the first to answer

@@ -37,6 +37,7 @@ type race struct {
 	lookups  int // that have not reported
 	dialling int // attempts that have not reported
 
+	first   netip.Addr              // to be tried before the others, if it is one of them
 	waiting map[string][]netip.Addr // to be tried, by family: "ip4" or "ip6"
 	last    string                  // family tried last, "" at the start
 	ready   bool                    // the next attempt need not wait
@@ -72,6 +73,9 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 	defer r.workers.Wait()
 	defer cancel()
 	if dest.IsName() {
+		if d.first != nil {
+			r.first = d.first(dest)
+		}
 		r.lookUp(ctx, dest.Name)
 		return r.run(ctx)
 	}
@@ -135,7 +139,7 @@ func (r *race) lookUp(ctx context.Context, name string) {
 }
 
 // add takes the addresses that may be dialled. The first attempt may be made
-// when they are of the preferred family, or when no answer is missing.
+// when they are of the family to begin with, or when no answer is missing.
 func (r *race) add(a answer) {
 	r.unresolved = cmp.Or(r.unresolved, a.err)
 	for _, ip := range a.ips {
@@ -149,9 +153,33 @@ func (r *race) add(a answer) {
 		}
 		r.waiting[a.family] = append(r.waiting[a.family], ip)
 	}
-	if r.last == "" && (r.lookups == 0 || a.family == r.Prefer.networks()[0]) {
+	if r.first.IsValid() && networkOf(r.first) == a.family {
+		r.putFirst(a.family)
+	}
+	if r.last == "" && (r.lookups == 0 || a.family == r.families()[0]) {
 		r.ready = true
 	}
+}
+
+// putFirst puts first in front of its family, or forgets it if it is not there.
+func (r *race) putFirst(family string) {
+	ips := r.waiting[family]
+	i := slices.Index(ips, r.first)
+	if i < 0 {
+		r.first = netip.Addr{}
+		return
+	}
+	copy(ips[1:i+1], ips[:i])
+	ips[0] = r.first
+}
+
+// families returns those in use, that of first or else the preferred one first.
+func (r *race) families() []string {
+	families := r.Prefer.networks()
+	if r.first.IsValid() && networkOf(r.first) != families[0] {
+		slices.Reverse(families)
+	}
+	return families
 }
 
 // startNext starts an attempt, unless no address waits.
@@ -174,10 +202,10 @@ func (r *race) startNext(ctx context.Context) bool {
 	return true
 }
 
-// next takes the address to try next. The families take turns, from the
-// preferred one on (RFC 8305, section 4).
+// next takes the address to try next. The families take turns (RFC 8305, section
+// 4).
 func (r *race) next() (netip.Addr, bool) {
-	families := r.Prefer.networks()
+	families := r.families()
 	if families[0] == r.last {
 		slices.Reverse(families)
 	}

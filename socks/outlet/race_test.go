@@ -119,6 +119,7 @@ func TestRace(t *testing.T) {
 		answers map[string]lookup
 		hosts   map[string]host
 		deny    string
+		first   string // address to start with
 		want    string // address connected to
 		errno   syscall.Errno
 		dialed  string
@@ -157,6 +158,19 @@ func TestRace(t *testing.T) {
 		{what: "only IPv4", prefer: OnlyIPv4, answers: both, want: b1, dialed: b1 + "@0s"},
 		{what: "a denied address is passed over", answers: both, deny: a1, want: a2, dialed: a2 + "@0s"},
 		{what: "literal", dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80}, want: b2, dialed: b2 + "@0s"},
+
+		{what: "a known one first", answers: both, first: a2, want: a2, dialed: a2 + "@0s"},
+		{what: "a known one of the other family first", answers: both, first: b2, want: b2, dialed: b2 + "@0s"},
+		{what: "the known one fails", answers: both, first: b2, hosts: map[string]host{b2: refused},
+			want: a1, dialed: b2 + "@0s " + a1 + "@10ms", took: soon},
+		{what: "the known one is silent", answers: both, first: a2, hosts: map[string]host{a2: dead, b1: dead},
+			want: a1, dialed: a2 + "@0s " + b1 + "@250ms " + a1 + "@500ms", took: 500 * time.Millisecond},
+		{what: "the known one is not the name's any more", answers: both, first: "192.0.2.3", want: a1, dialed: a1 + "@0s"},
+		{what: "its family has gone", answers: map[string]lookup{"ip6": {ips: a1}}, first: b2, want: a1, dialed: a1 + "@0s"},
+		{what: "its family is late", answers: map[string]lookup{"ip4": {after: 20 * time.Millisecond, ips: b1}, "ip6": {ips: a1}},
+			first: b1, want: b1, dialed: b1 + "@20ms", took: 20 * time.Millisecond},
+		{what: "it is denied by now", answers: both, first: a2, deny: a2, want: a1, dialed: a1 + "@0s"},
+		{what: "it is of a family not in use", prefer: OnlyIPv6, answers: both, first: b2, want: a1, dialed: a1 + "@0s"},
 
 		{what: "refusal over timeout and no route", answers: both,
 			hosts: map[string]host{a1: noNet, b1: refused, a2: unreachable, b2: {soon, syscall.ETIMEDOUT}},
@@ -197,6 +211,9 @@ func TestRace(t *testing.T) {
 					return nil
 				}})
 				d.dial = w.dial
+				if tt.first != "" {
+					d = d.Starting(func(socks.Addr) netip.Addr { return netip.MustParseAddr(tt.first) })
+				}
 				dest := tt.dest
 				if !dest.IsValid() {
 					dest = name
