@@ -31,6 +31,14 @@ func writeMetrics(w io.Writer, s Status) error {
 		}
 	}
 	m.family("resolver_down", "gauge", "whether an upstream resolver is down", down)
+	down = map[string]uint64{}
+	for _, h := range s.Hops {
+		label := fmt.Sprintf("outlet=%q", h.Outlet)
+		if down[label] = 0; h.Down {
+			down[label] = 1
+		}
+	}
+	m.family("outlet_down", "gauge", "whether the SOCKS server of an outlet failed when last asked", down)
 	m.family("dns_answers_total", "counter", "DNS answers, by kind", labels("kind", s.DNS))
 	m.family("tun_total", "counter", "events of the TUN device and its stack", labels("event", s.TUN))
 	return m.err

@@ -8,6 +8,7 @@ import (
 
 func TestMetrics(t *testing.T) {
 	s := Status{Version: "1.0", Started: time.Unix(1700000000, 0), Names: Names{Mapped: 3, Room: 100}}
+	s.Hops = []Hop{{Outlet: "far", Down: true}, {Outlet: "near"}}
 	s.Flows.Live = 2
 	s.Flows.Joined = map[string]uint64{"B": 7, "A": 1}
 	s.Flows.Refused = map[string]uint64{"connection refused": 4}
@@ -40,6 +41,11 @@ sixgate_names_mapped 3
 `
 	if !strings.HasPrefix(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if hops := `sixgate_outlet_down{outlet="far"} 1
+sixgate_outlet_down{outlet="near"} 0
+`; !strings.Contains(got, hops) {
+		t.Errorf("got\n%s\nwithout\n%s", got, hops)
 	}
 }
 

@@ -74,6 +74,7 @@ func statusHTML(s Status, now time.Time, explained string) string {
 	})
 	p.section("Network", "", 0, "", []row{{"uplink", s.Uplink}, {"lan", s.LAN}})
 	p.resolvers(s.Resolvers)
+	p.hops(s.Hops)
 	p.WriteString("</main>\n")
 	return p.String()
 }
@@ -120,13 +121,30 @@ func (p *page) resolvers(all []Resolver) {
 		if r.Error != "" {
 			state += ", " + r.Error
 		}
-		class := ""
-		if r.Down {
-			class = "down"
-		}
-		p.printf("<tr class=\"%s\"><th>%s</th> <td>%s</td> <td>%s asked, %s failed</td></tr>\n", class, r.Server, state, r.Asked, r.Failed)
+		p.server(r.Down, r.Server, state, r.Asked, r.Failed)
 	}
 	p.WriteString("</table></section>\n")
+}
+
+// hops appends nothing where there is no outlet with a server.
+func (p *page) hops(all []Hop) {
+	if len(all) == 0 {
+		return
+	}
+	p.WriteString("<section class=\"wide\"><h2>Outlets</h2>\n<table>\n")
+	for _, h := range all {
+		p.server(h.Down, h.Outlet+": "+h.Server, h.State(), h.Asked, h.Failed)
+	}
+	p.WriteString("</table></section>\n")
+}
+
+// server appends how a server does, as a row of a table.
+func (p *page) server(down bool, name, state string, asked, failed uint64) {
+	class := ""
+	if down {
+		class = "down"
+	}
+	p.printf("<tr class=\"%s\"><th>%s</th> <td>%s</td> <td>%s asked, %s failed</td></tr>\n", class, name, state, asked, failed)
 }
 
 // counted lists what is not zero, by the words of its key.

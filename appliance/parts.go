@@ -38,6 +38,7 @@ type parts struct {
 	hosts    *dnsfake.Hosts
 	dns      *dnsfake.Server
 	guard    *outlet.Guard
+	outlets  map[string]outlet.Outlet
 	rules    route.Rules
 	gateway  *gateway.Gateway
 	socks    *socks.Server
@@ -59,12 +60,12 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	// No exception reaches the pools: what is dialled there would come back.
 	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
 	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
-	outlets := buildOutlets(c, p.resolver, p.guard, control)
+	p.outlets = buildOutlets(c, p.resolver, p.guard, control)
 	p.rules = buildRules(c)
 	p.gateway, err = gateway.New(gateway.Config{
 		Names:       p.table,
 		Rules:       p.rules,
-		Outlets:     outlets,
+		Outlets:     p.outlets,
 		Resolver:    p.resolver,
 		DialTimeout: c.Limits.DialTimeout,
 		Stream:      relay.Limits{Idle: c.Limits.TCPIdle, HalfClosed: halfClosed},
@@ -87,7 +88,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Known:    known(c),
 		Hosts:    p.hosts,
 		Delegated: func(client netip.Addr, name string) bool {
-			_, chained := outlets[p.rules.PickName(client, name)].(*outlet.Via)
+			_, chained := p.outlets[p.rules.PickName(client, name)].(*outlet.Via)
 			return chained
 		},
 		Vet:      p.guard.Vet,
@@ -183,15 +184,21 @@ func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guar
 	}
 	var hop func(name string) outlet.Outlet // recursion ends: config refuses cycles
 	hop = func(name string) outlet.Outlet {
-		if o := byName[name]; o.Type == config.OutletSOCKS5 {
-			return outlet.NewVia(hop(o.Over), socks.Client{Server: o.Server, Username: o.Username, Password: o.Password, Pipeline: o.Pipeline}, guard.Vet)
+		o := byName[name]
+		if o.Type != config.OutletSOCKS5 {
+			return unguarded
 		}
-		return unguarded
+		if outlets[name] == nil { // one for all chains that go over it
+			outlets[name] = outlet.NewVia(hop(o.Over), socks.Client{
+				Server: o.Server, Username: o.Username, Password: o.Password, Pipeline: o.Pipeline,
+			}, guard.Vet)
+		}
+		return outlets[name]
 	}
 	for name, o := range byName {
 		switch o.Type {
 		case config.OutletSOCKS5:
-			outlets[name] = hop(name)
+			hop(name)
 		case config.OutletDirect:
 			outlets[name] = guarded
 		case config.OutletReject:

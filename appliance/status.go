@@ -7,6 +7,7 @@ import (
 
 	"sixgate/dnsfake"
 	"sixgate/socks/gateway"
+	"sixgate/socks/outlet"
 )
 
 // Status is how a running gateway is.
@@ -26,6 +27,8 @@ type Status struct {
 	} `json:"flows"`
 
 	Resolvers []Resolver `json:"resolvers"` // in the order of preference
+
+	Hops []Hop `json:"hops"` // the SOCKS servers of outlets, in the configuration's order
 
 	DNS map[string]uint64 `json:"dns"` // answers, by kind
 	TUN map[string]uint64 `json:"tun"` // events of the device and its stack
@@ -47,6 +50,48 @@ type Resolver struct {
 	Error  string  `json:"error,omitempty"` // of the last failure, until it answers again
 }
 
+// Hop is how the SOCKS server of an outlet does.
+type Hop struct {
+	Outlet string `json:"outlet"`
+	Server string `json:"server"`
+	Down   bool   `json:"down"`  // it failed when it was last asked
+	NoUDP  bool   `json:"noUDP"` // it has lately refused UDP
+	Asked  uint64 `json:"asked"`
+	Failed uint64 `json:"failed"`
+	Error  string `json:"error,omitempty"` // of the last failure, until it serves again
+}
+
+// State tells in words how h does.
+func (h Hop) State() string {
+	switch {
+	case h.Down:
+		return "down: " + h.Error
+	case h.Asked == 0:
+		return "not asked yet"
+	case h.NoUDP:
+		return "up, without UDP"
+	}
+	return "up"
+}
+
+// hops returns the SOCKS servers that chains may go through.
+func (a *Appliance) hops() []Hop {
+	var hops []Hop
+	for _, o := range a.config.Outlets {
+		via, ok := a.parts.outlets[o.Name].(*outlet.Via)
+		if !ok {
+			continue
+		}
+		h := via.Health()
+		hop := Hop{Outlet: o.Name, Server: h.Server.String(), Down: h.Err != nil, NoUDP: h.NoUDP, Asked: h.Asked, Failed: h.Failed}
+		if h.Err != nil {
+			hop.Error = h.Err.Error()
+		}
+		hops = append(hops, hop)
+	}
+	return hops
+}
+
 // Mapping is a row of the mapping table.
 type Mapping = dnsfake.Mapping
 
@@ -59,6 +104,7 @@ func (a *Appliance) Status() Status {
 		Uplink:  familyNames(m.uplink),
 		LAN:     m.String(),
 		Names:   Names{Mapped: a.parts.table.Len(), Room: a.parts.table.Cap()},
+		Hops:    a.hops(),
 		DNS:     fields(a.parts.dns.Counters()),
 	}
 	for _, h := range a.parts.resolver.Health() {

@@ -65,6 +65,9 @@ func printStatus(w io.Writer, s appliance.Status) error {
 		}
 		fmt.Fprintf(t, "resolver\t%s, %s, %d asked, %d failed\n", r.Server, state, r.Asked, r.Failed)
 	}
+	for _, h := range s.Hops {
+		fmt.Fprintf(t, "outlet\t%s: %s, %s, %d asked, %d failed\n", h.Outlet, h.Server, h.State(), h.Asked, h.Failed)
+	}
 	return t.Flush()
 }
 

@@ -32,7 +32,7 @@ func (v *Via) ListenPacket(ctx context.Context) (PacketConn, error) {
 
 func (v *Via) listenPacket(ctx context.Context) (*viaPackets, error) {
 	way, ok := v.over.(PacketOutlet)
-	if !ok || time.Now().Unix() < v.noUDP.Load() {
+	if !ok || v.health.refusesUDP() {
 		return nil, fmt.Errorf("no UDP there: %w", syscall.EOPNOTSUPP)
 	}
 	control, err := v.reach(ctx)
@@ -40,10 +40,10 @@ func (v *Via) listenPacket(ctx context.Context) (*viaPackets, error) {
 		return nil, err
 	}
 	relay, err := v.client.Associate(ctx, control)
-	if err != nil {
+	if v.note(err) != nil {
 		control.Close()
 		if refused, ok := errors.AsType[*socks.ReplyError](err); ok && refused.Code == socks.CommandUnsupported {
-			v.noUDP.Store(time.Now().Add(noUDPTime).Unix())
+			v.health.refusedUDP()
 		}
 		return nil, err
 	}

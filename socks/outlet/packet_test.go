@@ -176,6 +176,9 @@ func TestViaRemembersNoUDP(t *testing.T) {
 	if len(n.seen) != 1 {
 		t.Errorf("asked %d times", len(n.seen))
 	}
+	if h := v.Health(); h != (Health{Server: n.addr, Asked: 1, NoUDP: true}) {
+		t.Errorf("health %+v", h)
+	}
 }
 
 // The end of a hop is the end of what goes through it.

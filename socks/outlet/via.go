@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"syscall"
 
 	"sixgate/socks"
@@ -17,7 +16,7 @@ type Via struct {
 	over   Outlet
 	client socks.Client
 	vet    func(netip.Addr) error // may be nil
-	noUDP  atomic.Int64           // until when the server is not asked for UDP, Unix time
+	health health
 }
 
 // NewVia returns the way out through the server of client, which over dials.
@@ -42,7 +41,7 @@ func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Co
 		return nil, err
 	}
 	bound, err := v.client.Connect(ctx, conn, dest)
-	if err != nil {
+	if v.note(err) != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -53,10 +52,13 @@ func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Co
 func (v *Via) reach(ctx context.Context) (net.Conn, error) {
 	conn, err := v.over.Dial(ctx, "tcp", v.client.Server)
 	if err != nil {
-		return nil, fmt.Errorf("reaching SOCKS server %s: %w", v.client.Server, err)
+		return nil, v.health.note(v.client.Server, false, fmt.Errorf("reaching SOCKS server %s: %w", v.client.Server, err))
 	}
 	return conn, nil
 }
+
+// note notes the outcome of asking the server once it was reached.
+func (v *Via) note(err error) error { return v.health.note(v.client.Server, true, err) }
 
 // reachable returns bound, an address that the server at the other end of conn
 // has told, or the server's own in the place of an unspecified one.
@@ -101,7 +103,8 @@ func (v *Via) Resolve(ctx context.Context, name string) (netip.Addr, error) {
 		return netip.Addr{}, err
 	}
 	defer conn.Close()
-	return v.client.Resolve(ctx, conn, name)
+	ip, err := v.client.Resolve(ctx, conn, name)
+	return ip, v.note(err)
 }
 
 // ResolvePTR asks the server, which has to speak Tor's RESOLVE_PTR.
@@ -111,7 +114,8 @@ func (v *Via) ResolvePTR(ctx context.Context, ip netip.Addr) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	return v.client.ResolvePTR(ctx, conn, ip)
+	name, err := v.client.ResolvePTR(ctx, conn, ip)
+	return name, v.note(err)
 }
 
 // Bind asks the server to listen.
@@ -121,7 +125,7 @@ func (v *Via) Bind(ctx context.Context, peer socks.Addr) (Binding, error) {
 		return nil, err
 	}
 	bound, err := v.client.Bind(ctx, conn, peer)
-	if err != nil {
+	if v.note(err) != nil {
 		conn.Close()
 		return nil, err
 	}

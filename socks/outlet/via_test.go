@@ -369,3 +369,36 @@ func TestForeignClient(t *testing.T) {
 		}
 	}
 }
+
+// A server that refuses works, one that is gone or speaks otherwise does not,
+// and of one that is slow nobody knows.
+func TestHealth(t *testing.T) {
+	n := newNode(t, "127.0.0.1", nil)
+	gone := listen(t, "127.0.0.1")
+	gone.Close()
+	var mute hosts
+	silent := listen(t, "127.0.0.1")
+	at := func(ln net.Listener) socks.Addr { return socks.AddrFromAddrPort(socks.AddrPortOf(ln.Addr())) }
+	for _, tt := range []struct {
+		what   string
+		server socks.Addr
+		failed uint64
+	}{{"refuses", n.addr, 0}, {"is gone", at(gone), 1}, {"is slow", at(silent), 0}} {
+		v := NewVia(NewDirect(DirectConfig{Resolver: &mute}), socks.Client{Server: tt.server}, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if tt.server == at(silent) {
+			go func() {
+				if conn, err := silent.Accept(); err == nil {
+					cancel()
+					conn.Close()
+				}
+			}()
+		}
+		_, err := v.Dial(ctx, "tcp", socks.Addr{Name: "unknown.test", Port: 80})
+		cancel()
+		h := v.Health()
+		if err == nil || h.Asked != 1 || h.Failed != tt.failed || (h.Err != nil) != (tt.failed > 0) || h.Server != tt.server {
+			t.Errorf("one that %s: %v, health %+v", tt.what, err, h)
+		}
+	}
+}
