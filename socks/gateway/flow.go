@@ -64,17 +64,25 @@ var (
 
 // begin lets a session in, or tells why not.
 func (g *Gateway) begin(s Session) (*flow, error) {
+	f, err := g.admit(s)
+	if err != nil {
+		g.log(f, f.goes, err)
+	}
+	return f, err
+}
+
+func (g *Gateway) admit(s Session) (*flow, error) {
+	f := &flow{Session: s, started: time.Now(), goes: way{dest: s.Dest}}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closing:
-		return nil, errClosing
+		return f, errClosing
 	case !g.quota.take(s):
 		g.counters.refuse(errTooMany)
-		return nil, errTooMany
+		return f, errTooMany
 	}
 	g.live.Add(1)
-	f := &flow{Session: s, started: time.Now(), goes: way{dest: s.Dest}}
 	g.flows[f] = struct{}{}
 	return f, nil
 }
@@ -128,6 +136,9 @@ func (g *Gateway) Flows() []Flow {
 	return flows
 }
 
+// log writes the one line of a flow, which is over: whether it was joined, by
+// which type, or with which reply code it was refused; and what ended it, where
+// that was not its two sides.
 func (g *Gateway) log(f *flow, w way, err error) {
 	if !g.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
@@ -145,8 +156,14 @@ func (g *Gateway) log(f *flow, w way, err error) {
 	if w.outlet != "" {
 		attrs = append(attrs, "outlet", w.outlet)
 	}
+	if w.far.IsValid() {
+		attrs = append(attrs, "far", w.far)
+	}
+	attrs = append(attrs, "for", time.Since(f.started).Round(time.Millisecond))
 	if w.typ != 0 {
 		attrs = append(attrs, "type", w.typ, "up", f.moved.Up.Load(), "down", f.moved.Down.Load())
+	} else {
+		attrs = append(attrs, "reply", socks.ReplyOf(err))
 	}
 	if err != nil {
 		attrs = append(attrs, "err", err)

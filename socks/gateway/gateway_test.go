@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -178,13 +179,20 @@ func TestServeRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPending()
-				g := newGateway(t, Config{Names: tt.names, Outlets: map[string]outlet.Outlet{"": tt.world}})
+				var log bytes.Buffer
+				g := newGateway(t, Config{
+					Names: tt.names, Outlets: map[string]outlet.Outlet{"": tt.world},
+					Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+				})
 				g.Serve(t.Context(), fakeSession, p)
 				if p.refused == nil || tt.want != nil && !errors.Is(p.refused, tt.want) {
 					t.Errorf("refused with %v, want %v", p.refused, tt.want)
 				}
 				if tt.names.held != 0 {
 					t.Error("the name is still held")
+				}
+				if want := fmt.Sprintf("reply=%q", tt.reply); !strings.Contains(log.String(), want) {
+					t.Errorf("log %q lacks %s", log.String(), want)
 				}
 				if c := g.Counters(); c.Refused[tt.reply] != 1 {
 					t.Errorf("counters %+v, want one %v", c, tt.reply)
