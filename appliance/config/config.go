@@ -220,43 +220,41 @@ func Default() *Config {
 	}
 }
 
-// read sets what the document has keys for. Every key that works is here;
-// those that are only known are in notYet.
+// read sets what the document has keys for. Every key that works is here, those
+// that take a restart in a table atStart; those that are only known are in
+// notYet.
 func (c *Config) read(root *table) {
-	lan := root.table("lan")
+	lan := root.table("lan").atStart()
 	list(lan, "interfaces", &c.LAN.Interfaces, interfaceName)
 	key(lan, "families", &c.LAN.Families, oneOf(FamiliesAuto, FamiliesIPv4, FamiliesIPv6, FamiliesDual))
 
-	tun := root.table("tun")
+	tun := root.table("tun").atStart()
 	key(tun, "name", &c.TUN.Name, interfaceName)
 	key(tun, "mtu", &c.TUN.MTU, between[int](1280, math.MaxUint16))
 
-	pool := root.table("pool")
+	pool := root.table("pool").atStart()
 	key(pool, "ipv4", &c.Pool.IPv4, prefix)
 	key(pool, "ipv6", &c.Pool.IPv6, prefix)
 	key(pool, "state", &c.Pool.State, orEmpty(absolutePath))
 
 	dns := root.table("dns")
-	if len(c.LAN.Interfaces) > 0 {
-		c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
-	}
-	list(dns, "listen", &c.DNS.Listen, listenAddr)
+	list(dns.atStart(), "listen", &c.DNS.Listen, listenAddr)
 	list(dns, "upstreams", &c.DNS.Upstreams, upstream)
 	key(dns, "fake", &c.DNS.Fake, oneOf(FakeNeeded, FakeAlways, FakeAuto))
 	list(dns, "bypass", &c.DNS.Bypass, pattern)
 	list(dns, "hosts", &c.DNS.Hosts, absolutePath)
 	list(dns, "leases", &c.DNS.Leases, absolutePath)
-	key(dns, "capture", &c.DNS.Capture, as[bool])
+	key(dns.atStart(), "capture", &c.DNS.Capture, as[bool])
 
 	direct := root.table("direct")
 	key(direct, "prefer", &c.Direct.Prefer, oneOf(PreferIPv6, PreferIPv4, OnlyIPv6, OnlyIPv4))
-	key(direct, "mark", &c.Direct.Mark, between[uint32](0, math.MaxUint32))
-	key(direct, "interface", &c.Direct.Interface, orEmpty(interfaceName))
+	key(direct.atStart(), "mark", &c.Direct.Mark, between[uint32](0, math.MaxUint32))
+	key(direct.atStart(), "interface", &c.Direct.Interface, orEmpty(interfaceName))
 	list(direct, "deny", &c.Direct.Deny, prefix)
 	list(direct, "allow", &c.Direct.Allow, prefix)
 
 	proxy := root.table("socks")
-	list(proxy, "listen", &c.SOCKS.Listen, listenAddr)
+	list(proxy.atStart(), "listen", &c.SOCKS.Listen, listenAddr)
 	list(proxy, "clients", &c.SOCKS.Clients, prefix)
 	for _, t := range proxy.tables("user") {
 		c.SOCKS.Users = append(c.SOCKS.Users, readUser(t))
@@ -277,12 +275,19 @@ func (c *Config) read(root *table) {
 	key(limits, "tcp-idle", &c.Limits.TCPIdle, duration)
 	key(limits, "udp-idle", &c.Limits.UDPIdle, duration)
 
-	key(root.table("status"), "listen", &c.Status.Listen, orEmpty(loopbackPort))
-	key(root.table("control"), "socket", &c.Control.Socket, orEmpty(absolutePath))
+	key(root.table("status").atStart(), "listen", &c.Status.Listen, orEmpty(loopbackPort))
+	key(root.table("control").atStart(), "socket", &c.Control.Socket, orEmpty(absolutePath))
 
 	log := root.table("log")
 	key(log, "level", &c.Log.Level, logLevel)
-	key(log, "format", &c.Log.JSON, logFormat)
+	key(log.atStart(), "format", &c.Log.JSON, logFormat)
+}
+
+// complete sets the defaults that depend on other keys.
+func (c *Config) complete(root *table) {
+	if _, given := root.table("dns").take("listen"); !given && len(c.LAN.Interfaces) > 0 {
+		c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
+	}
 }
 
 func readUser(t *table) (u User) {

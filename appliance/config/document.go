@@ -40,6 +40,19 @@ type document struct {
 	lines  map[string]int       // by place id
 	tables map[string]*table    // those that were opened, by place id
 	wrong  map[string]Complaint // by place id
+
+	settings []setting // what a Config is made of, in the order of reading
+}
+
+// setting is a key that works.
+type setting struct {
+	place place
+	fixed bool // a running gateway keeps it
+	value func() any
+}
+
+func newDocument(file string, lines map[string]int) *document {
+	return &document{file: file, lines: lines, tables: make(map[string]*table), wrong: make(map[string]Complaint)}
 }
 
 // complain notes that err is wrong with the value at p. Only the first
@@ -62,8 +75,8 @@ func (d *document) complain(p place, err error) {
 func (d *document) complaints() Complaints {
 	for _, t := range d.tables {
 		for name := range t.keys {
-			if !slices.Contains(t.known, name) {
-				t.complain(name, "unknown key %s", didYouMean(name, t.known))
+			if !slices.Contains(*t.known, name) {
+				t.complain(name, "unknown key %s", didYouMean(name, *t.known))
 			}
 		}
 	}

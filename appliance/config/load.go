@@ -23,7 +23,11 @@ func Load(path string) (*Config, error) {
 // have the values of Default. file names data in complaints. The error is a
 // Complaints with everything that is wrong, except that after an error of
 // syntax only that is told.
-func Parse(file string, data []byte) (*Config, error) {
+func Parse(file string, data []byte) (*Config, error) { return parse(file, data, nil) }
+
+// parse is Parse for a gateway that runs with the configuration running, which
+// may be nil.
+func parse(file string, data []byte, running *Config) (*Config, error) {
 	var keys map[string]any
 	if err := toml.Unmarshal(data, &keys); err != nil {
 		return nil, syntaxComplaint(file, err)
@@ -32,18 +36,17 @@ func Parse(file string, data []byte) (*Config, error) {
 	if err != nil {
 		return nil, syntaxComplaint(file, err)
 	}
-	doc := &document{
-		file:   file,
-		lines:  lines,
-		tables: make(map[string]*table),
-		wrong:  make(map[string]Complaint),
-	}
+	doc := newDocument(file, lines)
 	root := doc.open(place{}, keys)
 	c := Default()
 	c.File = file
 	c.read(root)
+	c.complete(root)
 	c.check(root)
 	notYet(root)
+	if running != nil {
+		doc.keep(running.fixed())
+	}
 	if complaints := doc.complaints(); len(complaints) > 0 {
 		return nil, complaints
 	}

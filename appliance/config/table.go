@@ -11,7 +11,17 @@ type table struct {
 	doc   *document
 	place place
 	keys  map[string]any // as the TOML decoder has them; nil when the document has no such table
-	known []string
+	known *[]string
+
+	fixed bool // its keys are of those that a running gateway keeps
+}
+
+// atStart returns t, to name keys in that take a restart: what has been made of
+// them cannot become another without dropping flows. All other keys are live.
+func (t *table) atStart() *table {
+	fixed := *t
+	fixed.fixed = true
+	return &fixed
 }
 
 // scalar is what TOML values become before they are parsed.
@@ -20,6 +30,7 @@ type scalar interface{ string | int64 | bool }
 // key parses the value of a key into dst, which keeps its value when the key
 // is not given or wrong.
 func key[R scalar, T any](t *table, name string, dst *T, parse func(R) (T, error)) {
+	t.note(name, func() any { return *dst })
 	if raw, given := t.take(name); given {
 		value, err := convert(raw, parse)
 		if err != nil {
@@ -33,6 +44,7 @@ func key[R scalar, T any](t *table, name string, dst *T, parse func(R) (T, error
 // list is key for an array. The elements of dst and of the array have the same
 // indexes; wrong ones are zero.
 func list[R scalar, T comparable](t *table, name string, dst *[]T, parse func(R) (T, error)) {
+	t.note(name, func() any { return *dst })
 	raw, given := t.take(name)
 	if !given {
 		return
@@ -98,11 +110,16 @@ func kind(raw any) string {
 
 // take returns the value of a key and makes the key known.
 func (t *table) take(name string) (raw any, given bool) {
-	if !slices.Contains(t.known, name) {
-		t.known = append(t.known, name)
+	if !slices.Contains(*t.known, name) {
+		*t.known = append(*t.known, name)
 	}
 	raw, given = t.keys[name]
 	return raw, given
+}
+
+// note notes where the value of a key is when all is read.
+func (t *table) note(name string, value func() any) {
+	t.doc.settings = append(t.doc.settings, setting{t.place.child(name), t.fixed, value})
 }
 
 // require complains when a key is not given.
@@ -165,7 +182,7 @@ func (d *document) open(p place, raw any) *table {
 	if !ok {
 		d.complain(p, errors.New("want a table, got "+kind(raw)))
 	}
-	t := &table{doc: d, place: p, keys: keys}
+	t := &table{doc: d, place: p, keys: keys, known: new([]string)}
 	d.tables[p.id] = t
 	return t
 }
