@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,16 +39,25 @@ type Options struct {
 	// Watchdog is how long the service manager waits for a sign of life; 0:
 	// for ever.
 	Watchdog time.Duration
+
+	// Load reads the configuration again for a gateway that runs with running.
+	// It may be nil: there is nothing to reload.
+	Load func(running *config.Config) (*config.Config, error)
+	// HangUps make the gateway reload. It may be nil.
+	HangUps <-chan os.Signal
+	// Level is that of Logger, which follows the configuration. It may be nil.
+	Level *slog.LevelVar
 }
 
 // Appliance is a whole gateway.
 type Appliance struct {
 	Options
-	config  *config.Config
 	started time.Time
 	parts   *parts
 	machine atomic.Pointer[machine]     // as last seen
 	packets atomic.Pointer[stack.Stack] // nil before Run
+
+	reloading sync.Mutex // held by who reloads
 }
 
 // New builds a gateway, and changes nothing of the machine.
@@ -59,13 +69,16 @@ func New(c *config.Config, o Options) (*Appliance, error) {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	a := &Appliance{Options: o, config: c, started: time.Now()}
+	a := &Appliance{Options: o, started: time.Now()}
 	a.machine.Store(m)
 	if a.parts, err = build(c, a.machine.Load, o.Logger); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
+
+// config returns the configuration in force.
+func (a *Appliance) config() *config.Config { return a.parts.policy.Load().config }
 
 // Run opens the gateway to the world, serves until ctx ends, and closes it: DNS
 // opens last and closes first, as a fake answer is a promise. Whatever went
@@ -74,7 +87,7 @@ func New(c *config.Config, o Options) (*Appliance, error) {
 func (a *Appliance) Run(ctx context.Context) (err error) {
 	limitMemory(a.machine.Load().memory, a.Logger)
 	defer func() { err = errors.Join(err, a.parts.resolver.Close()) }()
-	device, err := stack.OpenTUN(a.config.TUN.Name, a.config.TUN.MTU)
+	device, err := stack.OpenTUN(a.config().TUN.Name, a.config().TUN.MTU)
 	if err != nil {
 		return hostError(err)
 	}
@@ -88,15 +101,15 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return hostError(err)
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
-	if err := network.Set(a.machine.Load().state(a.config)); err != nil {
+	if err := network.Set(a.machine.Load().state(a.config())); err != nil {
 		return hostError(err)
 	}
 	defer a.keepNames(ctx)()
 	packets, err := stack.New(stack.Config{
-		Device: device, MTU: a.config.TUN.MTU, Memory: a.machine.Load().memory, Handler: a.parts.tun, Logger: a.Logger,
+		Device: device, MTU: a.config().TUN.MTU, Memory: a.machine.Load().memory, Handler: a.parts.tun, Logger: a.Logger,
 		// Datagrams leave TCP room: their sources are easily forged.
-		MaxDatagramFlows: flows(a.config, a.machine.Load()) / 2,
-		Router:           a.machine.Load().gatewayAddresses(a.config)[0].Addr(),
+		MaxDatagramFlows: flows(a.config(), a.machine.Load()) / 2,
+		Router:           a.machine.Load().gatewayAddresses(a.config())[0].Addr(),
 	})
 	if err != nil {
 		return err
@@ -108,10 +121,10 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 // keepNames takes up what the last run promised, and keeps it in the state file
 // until stop is called. Without a file the promises last as long as the process.
 func (a *Appliance) keepNames(ctx context.Context) (stop func()) {
-	if a.config.Pool.State == "" {
+	if a.config().Pool.State == "" {
 		return func() {}
 	}
-	journal, err := dnsfake.OpenJournal(a.config.Pool.State, a.parts.table, a.Logger)
+	journal, err := dnsfake.OpenJournal(a.config().Pool.State, a.parts.table, a.Logger)
 	if err != nil {
 		a.Logger.Warn("names will get other addresses after a restart", "err", err)
 		return func() {}
@@ -149,6 +162,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 			return host.Watch(ctx, func() { a.follow(ctx, network, dns) })
 		})
 		tasks.Go(func() error { return a.live(ctx) })
+		tasks.Go(func() error { return a.heed(ctx) })
 		a.Logger.Info("ready")
 		a.Notify("READY=1")
 		<-ctx.Done()
@@ -167,7 +181,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 
 // listen starts tasks that serve SOCKS and, last, DNS until ctx ends.
 func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsSockets) error {
-	opened, err := listen(ctx, "SOCKS", false, a.machine.Load().listenSOCKS(a.config))
+	opened, err := listen(ctx, "SOCKS", false, a.machine.Load().listenSOCKS(a.config()))
 	if err != nil {
 		return err
 	}
@@ -176,18 +190,18 @@ func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsS
 	}
 	// The gateway's own addresses in the pools answer DNS like all the others
 	// there, unless a server of this machine has taken port 53 everywhere.
-	for _, own := range a.machine.Load().gatewayAddresses(a.config) {
+	for _, own := range a.machine.Load().gatewayAddresses(a.config()) {
 		if err := dns.serve(ctx, netip.AddrPortFrom(own.Addr(), portDNS)); err != nil {
 			a.Logger.Warn("no DNS on the gateway's own fake address", "err", err)
 		}
 	}
-	return dns.set(ctx, a.machine.Load().listenDNS(a.config))
+	return dns.set(ctx, a.machine.Load().listenDNS(a.config()))
 }
 
 // listenSight starts tasks that show how the gateway is. It runs without them,
 // too: another gateway of this machine may have their places.
 func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
-	if socket := a.config.Control.Socket; socket != "" {
+	if socket := a.config().Control.Socket; socket != "" {
 		ln, err := listenControl(socket)
 		if err != nil {
 			a.Logger.Warn("nobody can ask this gateway", "err", err)
@@ -195,7 +209,7 @@ func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
 			tasks.Go(func() error { return serveHTTP(ctx, ln, a.controlRoutes()) })
 		}
 	}
-	if addr := a.config.Status.Listen; addr.IsValid() {
+	if addr := a.config().Status.Listen; addr.IsValid() {
 		opened, err := listen(ctx, "status", false, []netip.AddrPort{addr})
 		if err != nil {
 			a.Logger.Warn("no status page", "err", err)
@@ -232,7 +246,7 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 		return
 	}
 	before := a.machine.Load()
-	now, err := survey(a.config)
+	now, err := survey(a.config())
 	if err != nil {
 		a.Logger.Warn("keeping what was last known of the machine", "err", err)
 		now = before
@@ -241,7 +255,7 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 	if now.uplink != before.uplink || now.String() != before.String() {
 		a.Logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
 	}
-	if err := errors.Join(network.Set(now.state(a.config)), dns.set(ctx, now.listenDNS(a.config))); err != nil {
+	if err := errors.Join(network.Set(now.state(a.config())), dns.set(ctx, now.listenDNS(a.config()))); err != nil {
 		a.Logger.Warn("following a change of the machine", "err", err)
 	}
 }

@@ -26,6 +26,7 @@ func (a *Appliance) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Status()) })
 	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Flows()) })
 	mux.HandleFunc("GET /names", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.parts.table.Mappings()) })
+	mux.HandleFunc("POST /reload", a.serveReload)
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		client, err := a.asClient(r.FormValue("client"))
 		var e *Explanation
@@ -144,17 +145,21 @@ func listenControl(path string) (net.Listener, error) {
 
 // Ask gets the answer of the gateway behind a control socket into v.
 func Ask(ctx context.Context, socket, path string, v any) error {
+	return request(ctx, socket, http.MethodGet, path, v)
+}
+
+func request(ctx context.Context, socket, method, path string, v any) error {
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
 		return err
 	}
-	response, err := client.Do(request)
+	response, err := client.Do(r)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w at control socket %s", ErrNotRunning, socket)
 	}

@@ -141,7 +141,7 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 		return addrs
 	}
 	flow := route.Flow{Network: "tcp", Client: client, Dest: dest}
-	name := a.pickRule(e, flow, func() []netip.Addr { return a.parts.gateway.Unrejected(flow, look()) })
+	name := a.pickRule(e, flow, func() []netip.Addr { return a.parts.policy.Load().flows.Unrejected(flow, look()) })
 	if o, ok := a.outlet(name); ok && o.Type != config.OutletDirect {
 		if o.Type == config.OutletReject {
 			e.say("That outlet refuses every connection.")
@@ -155,11 +155,11 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 		return
 	}
 	for _, ip := range addrs {
-		if err := a.parts.guard.Vet(ip); err != nil {
+		if err := a.parts.policy.Load().guard.Vet(ip); err != nil {
 			e.say("%s is not dialled: %v.", ip, err)
 			continue
 		}
-		if err := a.parts.gateway.Permits(flow, ip, name); err != nil {
+		if err := a.parts.policy.Load().flows.Permits(flow, ip, name); err != nil {
 			e.say("%s is not dialled: %v.", ip, err)
 			continue
 		}
@@ -169,13 +169,14 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 
 // pickRule says which rule decides on f, and returns its outlet.
 func (a *Appliance) pickRule(e *Explanation, f route.Flow, look func() []netip.Addr) string {
-	for i := range a.parts.rules {
-		if name := a.parts.rules[i:i+1].Pick(f, look); name != "" {
-			e.say("Rule %d of %d sends it (TCP to port %d) to the outlet %q.", i+1, len(a.parts.rules), f.Dest.Port, name)
+	rules := a.parts.policy.Load().flows.Rules
+	for i := range rules {
+		if name := rules[i:i+1].Pick(f, look); name != "" {
+			e.say("Rule %d of %d sends it (TCP to port %d) to the outlet %q.", i+1, len(rules), f.Dest.Port, name)
 			return name
 		}
 	}
-	e.say("None of %d rules matches (TCP to port %d): the gateway connects directly.", len(a.parts.rules), f.Dest.Port)
+	e.say("None of %d rules matches (TCP to port %d): the gateway connects directly.", len(rules), f.Dest.Port)
 	return ""
 }
 
@@ -185,7 +186,7 @@ func (a *Appliance) outlet(name string) (config.Outlet, bool) {
 	if name == config.BuiltInReject {
 		return config.Outlet{Name: name, Type: config.OutletReject}, true
 	}
-	for _, o := range a.config.Outlets {
+	for _, o := range a.config().Outlets {
 		if o.Name == name {
 			return o, true
 		}

@@ -51,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{}
 	pc := listenUDP(t, netip.AddrPortFrom(far4, 0))
 	w.resolver = addrPort(pc.LocalAddr())
-	serveDatagrams(t, pc, resolve)
+	serveDatagrams(t, pc, resolveIn(zone))
 	for range 100 { // the port that one family gave may be taken in the other
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -132,8 +132,12 @@ func serveDatagrams(t *testing.T, pc net.PacketConn, answer func([]byte) []byte)
 	t.Cleanup(func() { pc.Close(); <-done })
 }
 
-// resolve answers a query out of zone.
-func resolve(query []byte) []byte {
+// resolveIn returns what answers a query out of zone.
+func resolveIn(zone map[string][]netip.Addr) func(query []byte) []byte {
+	return func(query []byte) []byte { return resolve(zone, query) }
+}
+
+func resolve(zone map[string][]netip.Addr, query []byte) []byte {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil || len(m.Questions) != 1 {
 		return nil
@@ -163,6 +167,7 @@ func resolve(query []byte) []byte {
 // box is a gateway in memory: its parts, its SOCKS server on both loopback
 // addresses, and a client host on its TUN.
 type box struct {
+	config *config.Config
 	parts  *parts
 	socks4 socks.Addr
 	socks6 socks.Addr
@@ -184,7 +189,7 @@ func newBox(t *testing.T, w *world, change func(*config.Config)) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &box{parts: p}
+	b := &box{config: c, parts: p}
 	client, device := stacktest.New(t)
 	b.client = client
 	packets, err := stack.New(stack.Config{Device: device, MTU: c.TUN.MTU, Handler: p.tun})

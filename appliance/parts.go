@@ -1,12 +1,11 @@
 package appliance
 
 import (
-	"cmp"
-	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"syscall"
-	"time"
 
 	"sixgate/appliance/config"
 	"sixgate/dnsfake"
@@ -14,17 +13,6 @@ import (
 	"sixgate/socks"
 	"sixgate/socks/gateway"
 	"sixgate/socks/outlet"
-	"sixgate/socks/relay"
-	"sixgate/socks/route"
-)
-
-const (
-	// halfClosed ends a connection of which one direction has ended and the
-	// other carries nothing. Without it half-open peers pile up.
-	halfClosed = 5 * time.Minute
-
-	// resolvConf names the resolvers to ask where the configuration does not.
-	resolvConf = "/etc/resolv.conf"
 )
 
 // control is called on each socket that the gateway opens to the world.
@@ -37,75 +25,58 @@ type parts struct {
 	resolver *upstream.Resolver
 	hosts    *dnsfake.Hosts
 	dns      *dnsfake.Server
-	guard    *outlet.Guard
-	outlets  map[string]outlet.Outlet
-	rules    route.Rules
 	gateway  *gateway.Gateway
 	socks    *socks.Server
 	tun      *tunInlet
+	policy   atomic.Pointer[policy] // in force; never nil once built
+	current  func() *machine        // as it was last seen
+	logger   *slog.Logger
 }
 
 // build makes the parts, and touches nothing of the machine, which current
 // returns as it was last seen.
 func build(c *config.Config, current func() *machine, logger *slog.Logger) (*parts, error) {
-	p := &parts{}
+	p := &parts{current: current, logger: logger}
 	var err error
 	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6}); err != nil {
 		return nil, err
 	}
-	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)
-	if p.resolver, err = upstream.New(upstream.Config{Servers: servers(c), Control: control}); err != nil {
-		return nil, err
-	}
-	// No exception reaches the pools: what is dialled there would come back.
-	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
-	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
-	p.outlets = buildOutlets(c, p.resolver, p.guard, control)
-	p.rules = buildRules(c)
-	p.gateway, err = gateway.New(gateway.Config{
-		Names:       p.table,
-		Rules:       p.rules,
-		Outlets:     p.outlets,
-		Resolver:    p.resolver,
-		DialTimeout: c.Limits.DialTimeout,
-		Stream:      relay.Limits{Idle: c.Limits.TCPIdle, HalfClosed: halfClosed},
-		UDPIdle:     c.Limits.UDPIdle,
-		Logger:      logger,
-
-		Flows:          flows(c, current()),
-		FlowsPerClient: c.Limits.FlowsPerClient,
+	p.resolver, err = upstream.New(upstream.Config{
+		Servers: func() ([]upstream.Server, error) { return p.policy.Load().servers() },
+		Control: outlet.MarkControl(c.Direct.Mark, c.Direct.Interface),
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.hosts = dnsfake.NewHosts(c.DNS.Hosts, c.DNS.Leases, logger)
-	p.dns, err = dnsfake.New(dnsfake.Config{
-		Table:    p.table,
-		Resolver: p.resolver,
-		Clients:  func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
-		Always:   func() dnsfake.Families { return always(c.DNS.Fake, current().uplink) },
-		Bypass:   c.DNS.Bypass,
-		Known:    known(c),
-		Hosts:    p.hosts,
-		Delegated: func(client netip.Addr, name string) bool {
-			_, chained := p.outlets[p.rules.PickName(client, name)].(*outlet.Via)
-			return chained
-		},
-		Vet:      p.guard.Vet,
-		NewNames: c.Limits.NewNames,
-		Logger:   logger,
-	})
+	first, err := newPolicy(c, p.resolver, current, logger)
 	if err != nil {
 		return nil, err
 	}
-	users, err := buildUsers(c, logger)
+	p.policy.Store(first)
+	p.gateway = gateway.New(gateway.Config{
+		Names:    p.table,
+		Policy:   func() *gateway.Policy { return p.policy.Load().flows },
+		Resolver: p.resolver,
+		Logger:   logger,
+	})
+	p.dns, err = dnsfake.New(dnsfake.Config{
+		Table:     p.table,
+		Resolver:  p.resolver,
+		Clients:   func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
+		Always:    func() dnsfake.Families { return always(p.policy.Load().config.DNS.Fake, current().uplink) },
+		Policy:    func() *dnsfake.Policy { return p.policy.Load().names },
+		Hosts:     p.hosts,
+		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
+		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
+		Logger:    logger,
+	})
 	if err != nil {
 		return nil, err
 	}
 	p.socks = &socks.Server{
 		Handler: &socksInlet{table: p.table, gateway: p.gateway},
-		Clients: c.SOCKS.Clients,
-		Users:   users,
+		Access:  func() *socks.Access { return p.policy.Load().access },
 		Logger:  logger,
 	}
 	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway, literal: nothing, capture: c.DNS.Capture}
@@ -116,122 +87,23 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 // only the pools are routed.
 func nothing(netip.Addr) bool { return false }
 
-const (
-	// flowMemory is what there has to be for a flow: one at rest holds about a
-	// third of it, a busy one its buffers.
-	flowMemory = 64 << 10
-	// minFlows is ample for the clients of the smallest box.
-	minFlows = 1024
-)
-
-// flowsIn returns how many flows a machine of so many bytes of memory is
-// trusted with.
-func flowsIn(memory uint64) int { return int(max(memory/flowMemory, minFlows)) }
-
-// flows returns how many flows there may be at a time.
-func flows(c *config.Config, m *machine) int { return cmp.Or(c.Limits.Flows, flowsIn(m.memory)) }
-
-// servers returns where to find the resolvers to ask.
-func servers(c *config.Config) func() ([]upstream.Server, error) {
-	if len(c.DNS.Upstreams) == 0 {
-		return upstream.ResolvConf(resolvConf, nil)
+// adopt puts the policy of c in force. It is called by one at a time. Flows
+// that have begun go on by the policy before, and names keep their addresses.
+func (p *parts) adopt(c *config.Config) error {
+	next, err := newPolicy(c, p.resolver, p.current, p.logger)
+	if err != nil {
+		return err
 	}
-	var list []upstream.Server
-	for _, u := range c.DNS.Upstreams {
-		list = append(list, upstream.Server(u))
+	before := p.policy.Load().config
+	if !slices.Equal(before.DNS.Hosts, c.DNS.Hosts) || !slices.Equal(before.DNS.Leases, c.DNS.Leases) {
+		p.hosts.Follow(c.DNS.Hosts, c.DNS.Leases)
 	}
-	return upstream.Static(list...)
-}
-
-// known returns the special-use zones that the upstream servers are asked for.
-// Who names servers may mean ones that serve "test" (RFC 6761, section 6.2); the
-// host's own are anybody's.
-func known(c *config.Config) []string {
-	if len(c.DNS.Upstreams) == 0 {
+	if slices.Equal(before.DNS.Upstreams, c.DNS.Upstreams) {
+		next.servers = p.policy.Load().servers
+		p.policy.Store(next)
 		return nil
 	}
-	return []string{"test"}
-}
-
-// always returns the families in which every name gets a fake address: by the
-// policy auto those that the uplink lacks.
-func always(policy config.FakePolicy, uplink dnsfake.Families) dnsfake.Families {
-	switch policy {
-	case config.FakeAlways:
-		return dnsfake.Families{IPv4: true, IPv6: true}
-	case config.FakeNeeded:
-		return dnsfake.Families{}
-	}
-	return dnsfake.Families{IPv4: !uplink.IPv4, IPv6: !uplink.IPv6}
-}
-
-// buildOutlets returns all outlets by name, the default as "". What the
-// operator wrote as a SOCKS server is dialled wherever it stands; what clients
-// ask for is vetted.
-func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guard, control control) map[string]outlet.Outlet {
-	direct := outlet.DirectConfig{Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), Control: control}
-	unguarded := outlet.NewDirect(direct)
-	direct.Vet = guard.Vet
-	guarded := outlet.NewDirect(direct)
-	outlets := map[string]outlet.Outlet{
-		"":                   guarded,
-		config.BuiltInDirect: guarded,
-		config.BuiltInReject: outlet.Reject{},
-	}
-	byName := map[string]config.Outlet{}
-	for _, o := range c.Outlets {
-		byName[o.Name] = o
-	}
-	var hop func(name string) outlet.Outlet // recursion ends: config refuses cycles
-	hop = func(name string) outlet.Outlet {
-		o := byName[name]
-		if o.Type != config.OutletSOCKS5 {
-			return unguarded
-		}
-		if outlets[name] == nil { // one for all chains that go over it
-			outlets[name] = outlet.NewVia(hop(o.Over), socks.Client{
-				Server: o.Server, Username: o.Username, Password: o.Password, Pipeline: o.Pipeline,
-			}, guard.Vet)
-		}
-		return outlets[name]
-	}
-	for name, o := range byName {
-		switch o.Type {
-		case config.OutletSOCKS5:
-			hop(name)
-		case config.OutletDirect:
-			outlets[name] = guarded
-		case config.OutletReject:
-			outlets[name] = outlet.Reject{}
-		default:
-			panic(fmt.Sprintf("outlet type %q", o.Type)) // config knows no other
-		}
-	}
-	return outlets
-}
-
-// buildUsers returns nil where nobody needs a password.
-func buildUsers(c *config.Config, logger *slog.Logger) (*socks.Users, error) {
-	if len(c.SOCKS.Users) == 0 {
-		return nil, nil
-	}
-	passwords := map[string]socks.Password{}
-	for _, u := range c.SOCKS.Users {
-		passwords[u.Name] = u.Password
-		if u.Password.IsPlain() {
-			logger.Warn("a SOCKS password is plain text; its bcrypt hash, as htpasswd -nB makes it, would do", "user", u.Name)
-		}
-	}
-	return socks.NewUsers(passwords)
-}
-
-func buildRules(c *config.Config) route.Rules {
-	var rules route.Rules
-	for _, r := range c.Rules {
-		rules = append(rules, route.Rule{
-			Names: r.Names, Networks: r.Networks, Clients: r.Clients,
-			Users: r.Users, Ports: r.Ports, Network: r.Proto, Outlet: r.Outlet,
-		})
-	}
-	return rules
+	p.policy.Store(next)
+	p.resolver.Forget() // others may know other names
+	return nil
 }

@@ -77,8 +77,9 @@ func (h Hop) State() string {
 // hops returns the SOCKS servers that chains may go through.
 func (a *Appliance) hops() []Hop {
 	var hops []Hop
-	for _, o := range a.config.Outlets {
-		via, ok := a.parts.outlets[o.Name].(*outlet.Via)
+	p := a.parts.policy.Load()
+	for _, o := range p.config.Outlets {
+		via, ok := p.flows.Outlets[o.Name].(*outlet.Via)
 		if !ok {
 			continue
 		}

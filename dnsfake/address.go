@@ -89,7 +89,7 @@ func decide(w want, its, other finding) verdict {
 
 // address answers a query for A or AAAA.
 func (s *Server) address(ctx context.Context, req *request) answer {
-	table, limit := s.conf.Table, s.conf.NewNames
+	table, limit := s.conf.Table, s.conf.Policy().newNames
 	if limit > 0 && s.quotas.spent(req.client, table.now(), limit) && !table.Has(req.name) {
 		// What is looked up for it would be in the way of others.
 		return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
@@ -232,7 +232,7 @@ func (s *Server) ttl(views ...view) time.Duration {
 // name asked for, whatever aliases lead to its addresses, so that no cache
 // learns the fake address as that of an alias' target.
 func (s *Server) fake(req *request, name string, ttl time.Duration) answer {
-	table, limit := s.conf.Table, s.conf.NewNames
+	table, limit := s.conf.Table, s.conf.Policy().newNames
 	if limit > 0 && !table.Has(name) && !s.quotas.name(req.client, table.now(), limit) {
 		return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
 	}

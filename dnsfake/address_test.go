@@ -139,7 +139,7 @@ func TestAddressQueries(t *testing.T) {
 			s := server(t, up, Config{
 				Clients:   clients(c.clients),
 				Always:    func() Families { return familiesOf(c.always) },
-				Bypass:    []string{"*.Corp.example.", "exact.example"},
+				Policy:    policy(t, []string{"*.Corp.example.", "exact.example"}, nil, 0),
 				Delegated: func(_ netip.Addr, name string) bool { return strings.HasSuffix(name, ".far.example") },
 				Vet: func(ip netip.Addr) error {
 					if ip.IsLoopback() {

@@ -64,7 +64,7 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 		s.count(early.kind)
 		return req.reply(*early)
 	}
-	one := recentReply{made: s.conf.Table.now(), hosts: s.hostsGeneration()}
+	one := recentReply{made: s.conf.Table.now(), hosts: s.hostsGeneration(), policy: s.conf.Policy()}
 	a := s.answer(ctx, req)
 	s.count(a.kind)
 	reply := req.reply(a)
@@ -84,7 +84,7 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	if a, ok := s.hosts(req); ok {
 		return a
 	}
-	if s.bypass.match(req.name) {
+	if s.conf.Policy().bypass.match(req.name) {
 		return s.forward(ctx, req)
 	}
 	// Who sets DO and CD validates, and would take a fake for a forgery (RFC

@@ -164,6 +164,16 @@ func server(t testing.TB, up *script, conf Config) *Server {
 	return s
 }
 
+// policy returns a Config.Policy that stays.
+func policy(t testing.TB, bypass, known []string, newNames int) func() *Policy {
+	t.Helper()
+	p, err := NewPolicy(bypass, known, newNames)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() *Policy { return p }
+}
+
 // clients returns a Config.Clients that gives all the same families.
 func clients(text string) func(netip.Addr) Families {
 	return func(netip.Addr) Families { return familiesOf(text) }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,9 +22,12 @@ const hostsPoll = 500 * time.Millisecond
 // Hosts knows the names of the LAN from files that others write: hosts(5), and
 // the leases of dnsmasq.
 type Hosts struct {
-	files  []*hostsFile
 	logger *slog.Logger
 	names  atomic.Pointer[hostNames] // never nil
+	others chan struct{}             // has one when Run is to look at files anew
+
+	mu    sync.Mutex // guards what follows, over the reading of files
+	files []*hostsFile
 }
 
 // hostsFile is a file as it was last read.
@@ -54,38 +58,60 @@ func NewHosts(hosts, leases []string, logger *slog.Logger) *Hosts {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	h := &Hosts{logger: logger}
-	for _, path := range hosts {
-		h.files = append(h.files, &hostsFile{path: path, parse: parseHosts})
-	}
-	for _, path := range leases {
-		h.files = append(h.files, &hostsFile{path: path, parse: parseLeases})
-	}
+	h := &Hosts{logger: logger, others: make(chan struct{}, 1), files: hostsFiles(hosts, leases)}
 	h.names.Store(&hostNames{})
 	return h
 }
 
+func hostsFiles(hosts, leases []string) (files []*hostsFile) {
+	for _, path := range hosts {
+		files = append(files, &hostsFile{path: path, parse: parseHosts})
+	}
+	for _, path := range leases {
+		files = append(files, &hostsFile{path: path, parse: parseLeases})
+	}
+	return files
+}
+
+// Follow takes these files in place of those before, and reads them.
+func (h *Hosts) Follow(hosts, leases []string) {
+	h.mu.Lock()
+	h.files = hostsFiles(hosts, leases)
+	h.readLocked(true)
+	h.mu.Unlock()
+	select {
+	case h.others <- struct{}{}:
+	default:
+	}
+}
+
 // Run follows changes of the files until ctx ends, then returns nil.
 func (h *Hosts) Run(ctx context.Context) error {
-	if len(h.files) == 0 {
-		<-ctx.Done()
-		return nil
-	}
-	ticker := time.NewTicker(hostsPoll)
-	defer ticker.Stop()
 	for {
-		h.Reload()
+		var again <-chan time.Time
+		if h.Reload() {
+			again = time.After(hostsPoll)
+		}
 		select {
-		case <-ticker.C:
+		case <-again:
+		case <-h.others:
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// Reload reads the files that have changed. Run and Reload exclude each other.
-func (h *Hosts) Reload() {
-	changed := false
+// Reload reads the files that have changed, and reports whether there are any.
+func (h *Hosts) Reload() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.readLocked(false)
+	return len(h.files) > 0
+}
+
+// readLocked reads the files that have changed. changed tells that there are
+// others than before.
+func (h *Hosts) readLocked(changed bool) {
 	for _, f := range h.files {
 		changed = f.read(h.logger) || changed
 	}

@@ -122,6 +122,33 @@ func TestHostsRun(t *testing.T) {
 	}
 }
 
+// TestHostsFollowOthers has files in use that others take the place of.
+func TestHostsFollowOthers(t *testing.T) {
+	first, second := filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "second")
+	for path, text := range map[string]string{first: "192.0.2.1 a both", second: "192.0.2.2 b both"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hosts := NewHosts([]string{first}, nil, nil)
+	start(t, hosts.Run)
+	for _, c := range []struct {
+		files []string
+		want  string
+	}{
+		{[]string{second}, "[] [192.0.2.2] [192.0.2.2]"}, {nil, "[] [] []"},
+		{[]string{first, second}, "[192.0.2.1] [192.0.2.2] [192.0.2.1 192.0.2.2]"},
+	} {
+		hosts.Follow(c.files, nil)
+		a, _ := hosts.lookup("a")
+		b, _ := hosts.lookup("b")
+		both, _ := hosts.lookup("both")
+		if got := fmt.Sprint(a, b, both); got != c.want {
+			t.Errorf("of %d files: %s, want %s", len(c.files), got, c.want)
+		}
+	}
+}
+
 func FuzzHosts(f *testing.F) {
 	f.Add(testHosts)
 	f.Add(testLeases)

@@ -56,7 +56,7 @@ func TestFloodOfNames(t *testing.T) {
 	clock := newClock()
 	up := serve(t, testZone)
 	s := server(t, up, Config{
-		Table: table(t, "198.18.0.0/15", "2001:2::/48", clock.now), NewNames: 2,
+		Table: table(t, "198.18.0.0/15", "2001:2::/48", clock.now), Policy: policy(t, nil, nil, 2),
 		Delegated: func(_ netip.Addr, name string) bool { return strings.HasPrefix(name, "n") },
 	})
 	ask := func(client, name string) string {

@@ -36,6 +36,7 @@ type recentReply struct {
 	made     time.Time
 	life     time.Duration
 	hosts    uint64     // the generation that it was made with
+	policy   *Policy    // likewise
 	fake     netip.Addr // that of kind fake
 	of       string     // the name that fake stands for
 	ttl      time.Duration
@@ -119,7 +120,7 @@ func (s *Server) what(b, query []byte, families Families) []byte {
 // ago, and renews what it promises. There is nothing when it does not hold now.
 func (s *Server) again(b, query []byte, one *recentReply, client netip.Addr) []byte {
 	age := s.conf.Table.now().Sub(one.made)
-	if age < 0 || age >= one.life || one.hosts != s.hostsGeneration() ||
+	if age < 0 || age >= one.life || one.hosts != s.hostsGeneration() || one.policy != s.conf.Policy() ||
 		s.conf.Delegated != nil && s.conf.Delegated(client, one.name) {
 		return b
 	}

@@ -140,6 +140,24 @@ func TestAgainNoticesChanges(t *testing.T) {
 	}
 }
 
+// TestAgainNoticesPolicies has a name that another policy bypasses.
+func TestAgainNoticesPolicies(t *testing.T) {
+	force := policy(t, nil, nil, 0)
+	s := server(t, serve(t, testZone), Config{Clients: clients("4"), Policy: func() *Policy { return force() }})
+	const fake, real = "six.example. 60 A fake six.example", "example. 60 SOA"
+	for _, step := range []struct {
+		bypass []string
+		want   string
+	}{{nil, fake}, {[]string{"six.example"}, real}, {nil, fake}} {
+		force = policy(t, step.bypass, nil, 0)
+		for range 2 {
+			if got := brief(s, exchange(t, s, query("six.example.", "A"))); got != step.want {
+				t.Errorf("bypassing %v: got %s, want %s", step.bypass, got, step.want)
+			}
+		}
+	}
+}
+
 func TestRecentIsBounded(t *testing.T) {
 	r := newRecent()
 	for i := range 3 * recentRoom {

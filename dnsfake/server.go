@@ -18,13 +18,6 @@ const (
 	defaultMaxTTL = 5 * time.Minute
 )
 
-// realNames are always answered as upstream does: systems find out with these
-// whether they are online, some by the address itself.
-var realNames = [...]string{
-	"dns.msftncsi.com", "*.msftconnecttest.com", "captive.apple.com",
-	"connectivitycheck.gstatic.com",
-}
-
 // Families is a set of address families.
 type Families struct{ IPv4, IPv6 bool }
 
@@ -44,13 +37,9 @@ type Config struct {
 	// For the others a name gets one if it has no address that the client can
 	// use. nil: none.
 	Always func() Families
-	// Bypass lists names that are answered with the real data: "a.example",
-	// or "*.example" for all names below it.
-	Bypass []string
-	// Known lists special-use zones, such as "test", of which the upstream
-	// servers are asked nevertheless.
-	Known []string
-	Hosts *Hosts // the names of the LAN; nil: none
+	// Policy returns the one in force now, never nil. nil: the one of no choice.
+	Policy func() *Policy
+	Hosts  *Hosts // the names of the LAN; nil: none
 	// Delegated reports whether the client's connections to name go through a
 	// chain of gateways, the last of which looks it up. It gets a fake address
 	// and is not looked up here. name is in lower case without final dot. nil:
@@ -60,10 +49,6 @@ type Config struct {
 	// for a name that has no such address. nil: it may dial all.
 	Vet func(netip.Addr) error
 
-	// NewNames is how many names a second a client may have a fake address for
-	// that have none yet, and it may have 20 times as many at once. 0: any.
-	NewNames int
-
 	MinTTL, MaxTTL time.Duration // of fake answers, whole seconds; 0: 10 s and 5 min
 	Logger         *slog.Logger  // nil: silent
 }
@@ -71,8 +56,6 @@ type Config struct {
 // Server answers DNS queries.
 type Server struct {
 	conf      Config
-	bypass    patterns
-	special   map[string]treatment
 	localNets []netip.Prefix
 	quotas    *quotas
 	waiting   *share // queries that upstream is asked for
@@ -99,19 +82,18 @@ func New(conf Config) (*Server, error) {
 	if conf.Logger == nil {
 		conf.Logger = slog.New(slog.DiscardHandler)
 	}
-	bypass, err := newPatterns(append(realNames[:], conf.Bypass...))
-	if err != nil {
-		return nil, fmt.Errorf("making a DNS server: %w", err)
+	if conf.Policy == nil {
+		ordinary, err := NewPolicy(nil, nil, 0)
+		if err != nil {
+			return nil, err
+		}
+		conf.Policy = func() *Policy { return ordinary }
 	}
-	s := &Server{
-		conf: conf, bypass: bypass, special: specialZones(), localNets: localNets(),
+	return &Server{
+		conf: conf, localNets: localNets(),
 		quotas: newQuotas(), recent: newRecent(),
 		waiting: newShare(maxWaiting, clientWaiting), streams: newShare(maxStreams, clientStreams),
-	}
-	for _, zone := range conf.Known {
-		delete(s.special, key(zone))
-	}
-	return s, nil
+	}, nil
 }
 
 func (s *Server) families(client netip.Addr) Families {

@@ -218,9 +218,9 @@ func BenchmarkReply(b *testing.B) {
 		conf  Config
 		query string
 	}{
-		"fake":   {Config{Clients: clients("4"), NewNames: 50}, "six.example."},
-		"real":   {Config{Clients: clients("4"), NewNames: 50}, "four.example."},
-		"nodata": {Config{Clients: clients("4"), NewNames: 50}, "mail.example."},
+		"fake":   {Config{Clients: clients("4"), Policy: policy(b, nil, nil, 50)}, "six.example."},
+		"real":   {Config{Clients: clients("4"), Policy: policy(b, nil, nil, 50)}, "four.example."},
+		"nodata": {Config{Clients: clients("4"), Policy: policy(b, nil, nil, 50)}, "mail.example."},
 	} {
 		wire, err := query(c.query, "A").Pack()
 		if err != nil {

@@ -68,8 +68,9 @@ func localNets() []netip.Prefix {
 // treatmentOf returns how name, in the form of key, is answered, and the zone
 // that says so.
 func (s *Server) treatmentOf(name string) (zone string, t treatment) {
+	special := s.conf.Policy().special
 	for zone = name; zone != ""; _, zone, _ = strings.Cut(zone, ".") {
-		if t = s.special[zone]; t != ordinary {
+		if t = special[zone]; t != ordinary {
 			return zone, t
 		}
 	}

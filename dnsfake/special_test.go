@@ -79,7 +79,7 @@ func TestSpecialNames(t *testing.T) {
 			s := server(t, up, Config{
 				Clients:   clients(c.clients),
 				Always:    func() Families { return familiesOf(c.always) },
-				Bypass:    []string{"*.corp.local"},
+				Policy:    policy(t, []string{"*.corp.local"}, nil, 0),
 				Delegated: func(_ netip.Addr, name string) bool { return strings.HasSuffix(name, ".far.internal") },
 				Vet: func(ip netip.Addr) error {
 					if ip.IsLoopback() {
@@ -104,7 +104,7 @@ func TestSpecialNames(t *testing.T) {
 
 // TestKnownZones asks upstream for a special zone that it serves.
 func TestKnownZones(t *testing.T) {
-	s := server(t, serve(t, "a.test. 60 A 192.0.2.1"), Config{Known: []string{"test"}})
+	s := server(t, serve(t, "a.test. 60 A 192.0.2.1"), Config{Policy: policy(t, nil, []string{"test"}, 0)})
 	for name, want := range map[string]string{
 		"a.test.":    "a.test. 60 A 192.0.2.1",
 		"a.invalid.": "NXDOMAIN; invalid. 300 SOA",

@@ -36,8 +36,11 @@ func FuzzServer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		for _, s := range []*Server{{}, {Users: users}} {
-			users.guesses = guesses{}
+		for _, users := range []*Users{nil, users} {
+			s := &Server{Access: func() *Access { return &Access{Users: users} }}
+			if users != nil {
+				users.guesses = guesses{}
+			}
 			client := &stream{Reader: bytes.NewReader(in)}
 			r, err := s.handshake(t.Context(), client)
 			said := client.Bytes()
@@ -47,10 +50,10 @@ func FuzzServer(f *testing.F) {
 				}
 				continue
 			}
-			if (r.user == "u") != (s.Users != nil) {
+			if (r.user == "u") != (users != nil) {
 				t.Fatalf("user %q", r.user)
 			}
-			if s.Users == nil && len(said) > 0 && !bytes.Equal(said, []byte{version, methodNone}) {
+			if users == nil && len(said) > 0 && !bytes.Equal(said, []byte{version, methodNone}) {
 				t.Fatalf("answered % x", said)
 			}
 			checkRequest(t, r.command, r.dest)

@@ -60,8 +60,8 @@ func (s *Server) handshake5(ctx context.Context, conn net.Conn) (*Request, error
 // methods returns the ways to authenticate, the best first. GSSAPI, which RFC
 // 1928, section 3 demands and curl always offers, is not among them.
 func (s *Server) methods() []method {
-	if s.Users != nil {
-		return []method{passwordMethod{s.Users}}
+	if users := s.access().Users; users != nil {
+		return []method{passwordMethod{users}}
 	}
 	return []method{noMethod{}}
 }

@@ -32,12 +32,17 @@ type Handler interface {
 	ServeSOCKS(ctx context.Context, r *Request)
 }
 
+// Access is who may use a Server. It does not change; another takes its place.
+type Access struct {
+	Clients []netip.Prefix // sources that are served; empty: any
+	Users   *Users         // who must authenticate; nil: anybody is served
+}
+
 // Server is a SOCKS server, of version 5 and, to anybody, of 4 and 4A. It may
 // serve several listeners, and is not to be changed while it does.
 type Server struct {
 	Handler          Handler        // never nil
-	Clients          []netip.Prefix // sources that are served; empty: any
-	Users            *Users         // who must authenticate; nil: anybody is served
+	Access           func() *Access // what holds now, never nil; nil: anybody is served
 	HandshakeTimeout time.Duration  // from accept to the last octet of the request; 0: 10 s
 	MaxHandshakes    int            // of a listener, at a time; 0: 1024
 	Logger           *slog.Logger   // may be nil
@@ -108,8 +113,17 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, handshakes *slots) bo
 	return !r.serve(ctx, s.Handler)
 }
 
+// access returns who may use the server now. It is never nil.
+func (s *Server) access() *Access {
+	if s.Access == nil {
+		return &Access{}
+	}
+	return s.Access()
+}
+
 func (s *Server) admits(client netip.Addr) bool {
-	return len(s.Clients) == 0 || slices.ContainsFunc(s.Clients, func(p netip.Prefix) bool { return p.Contains(client) })
+	clients := s.access().Clients
+	return len(clients) == 0 || slices.ContainsFunc(clients, func(p netip.Prefix) bool { return p.Contains(client) })
 }
 
 // begin does the handshake in its time and in a slot.

@@ -289,7 +289,7 @@ func TestClients(t *testing.T) {
 	}{{"127.0.0.0/8", true}, {"192.0.2.0/24", false}} {
 		conn := dial(t, start(t, &Server{
 			Handler: handlerFunc(echo),
-			Clients: []netip.Prefix{netip.MustParsePrefix(tt.prefix)},
+			Access:  func() *Access { return &Access{Clients: []netip.Prefix{netip.MustParsePrefix(tt.prefix)}} },
 		}))
 		conn.Write(unhex(t, "05 01 00"))
 		_, err := io.ReadFull(conn, make([]byte, 2))

@@ -29,7 +29,7 @@ func (s *Server) handshake4(conn net.Conn) (*Request, error) {
 		return nil, fmt.Errorf("reading the SOCKS4 request: %w", err)
 	}
 	command, dest, err := parseRequest4(head, userID, host)
-	if err == nil && s.Users != nil {
+	if err == nil && s.access().Users != nil {
 		err = fmt.Errorf("SOCKS4 has no passwords: %w", syscall.EACCES)
 	}
 	if err != nil {

@@ -68,7 +68,7 @@ func TestPasswords(t *testing.T) {
 	for _, tt := range passwords {
 		t.Run(tt.what, func(t *testing.T) {
 			user := ""
-			conn := dial(t, start(t, &Server{Users: newUsers(t), Handler: handlerFunc(func(ctx context.Context, r *Request) {
+			conn := dial(t, start(t, &Server{Access: only(newUsers(t)), Handler: handlerFunc(func(ctx context.Context, r *Request) {
 				user = r.User()
 				echo(ctx, r)
 			})}))
@@ -90,7 +90,7 @@ func TestPasswords(t *testing.T) {
 }
 
 func TestUsersMustAuthenticate(t *testing.T) {
-	addr := start(t, &Server{Users: newUsers(t), Handler: handlerFunc(echo)})
+	addr := start(t, &Server{Access: only(newUsers(t)), Handler: handlerFunc(echo)})
 	for _, tt := range []struct{ client, server string }{
 		{"05 01 00 05 01 00 03 01 61 0050", "05 ff"},
 		{"05 02 00 01 05 01 00 03 01 61 0050", "05 ff"},
@@ -161,3 +161,6 @@ func BenchmarkAuthenticate(b *testing.B) {
 		})
 	}
 }
+
+// only returns the access of users from anywhere.
+func only(users *Users) func() *Access { return func() *Access { return &Access{Users: users} } }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func run(ctx context.Context, args []string) int {
 		RunE:          func(*cobra.Command, []string) error { return usageError{errors.New("no command given")} },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), runCommand(), insideCommand(), statusCommand(), flowsCommand(), namesCommand(), explainCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), runCommand(), insideCommand(), statusCommand(), flowsCommand(), namesCommand(), explainCommand(), reloadCommand(), cleanupCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -110,6 +111,15 @@ func load(file string) (*config.Config, error) {
 	c, err := config.Load(defaultConfig)
 	if errors.Is(err, fs.ErrNotExist) {
 		return config.Default(), nil
+	}
+	return c, err
+}
+
+// reload is load for a gateway that runs with running.
+func reload(running *config.Config) (*config.Config, error) {
+	c, err := config.Reload(cmp.Or(running.File, defaultConfig), running)
+	if running.File == "" && errors.Is(err, fs.ErrNotExist) {
+		return running, nil // there still is no file
 	}
 	return c, err
 }

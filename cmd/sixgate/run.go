@@ -75,7 +75,7 @@ func runProgram(c *config.Config, args []string) error {
 	}
 	status, err := appliance.RunProgram(c, appliance.Program{
 		Args: args, Env: os.Environ(), Self: []string{"sixgate", insideCommandName}, Signals: signals,
-	}, appliance.Options{Version: version, Logger: newLogger(c.Log)})
+	}, appliance.Options{Version: version, Logger: newLogger(c.Log.JSON, c.Log.Level)})
 	if status == 0 {
 		return err
 	}

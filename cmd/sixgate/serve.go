@@ -21,10 +21,18 @@ func serveCommand() *cobra.Command {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		// A second signal finds the default action again, and kills.
 		context.AfterFunc(ctx, stop)
-		logger := newLogger(c.Log)
+		hangUps := make(chan os.Signal, 1)
+		signal.Notify(hangUps, syscall.SIGHUP)
+		defer signal.Stop(hangUps)
+		level := new(slog.LevelVar)
+		level.Set(c.Log.Level)
+		logger := newLogger(c.Log.JSON, level)
 		logger.Info("starting", "version", version, "config", c.File)
 		notify, watchdog := serviceManager(logger)
-		a, err := appliance.New(c, appliance.Options{Version: version, Logger: logger, Notify: notify, Watchdog: watchdog})
+		a, err := appliance.New(c, appliance.Options{
+			Version: version, Logger: logger, Notify: notify, Watchdog: watchdog,
+			Load: reload, HangUps: hangUps, Level: level,
+		})
 		if err != nil {
 			return err
 		}
@@ -32,9 +40,9 @@ func serveCommand() *cobra.Command {
 	})
 }
 
-func newLogger(c config.Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level}
-	if c.JSON {
+func newLogger(json bool, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if json {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))

@@ -98,6 +98,13 @@ func (r *Resolver) Close() error {
 	return nil
 }
 
+// Forget forgets all answers, as when the servers are others than before.
+func (r *Resolver) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cache = newCache(r.conf.Memory)
+}
+
 // Exchange returns the reply to q's question: from the cache while it is fresh,
 // else from the servers, else, up to a day long, from the cache again. Of q only
 // ID, question, CD, DO and whether it has an extended error matter. The reply

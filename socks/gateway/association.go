@@ -114,7 +114,7 @@ func newAssociation(g *Gateway, f *flow) *association {
 
 // prepare opens the way out where the rules leave no choice.
 func (a *association) prepare(ctx context.Context) error {
-	names := a.gateway.Rules.Outlets(a.flow.to(socks.Addr{}))
+	names := a.flow.policy.Rules.Outlets(a.flow.to(socks.Addr{}))
 	if len(names) > 1 {
 		return nil // the destination decides
 	}
@@ -333,7 +333,7 @@ func (a *association) answer(e *egress) {
 	buf := datagram.Take()
 	defer buf.Give()
 	for {
-		idle := time.Unix(0, e.last.Load()).Add(a.gateway.UDPIdle)
+		idle := time.Unix(0, e.last.Load()).Add(a.flow.policy.UDPIdle)
 		if e.conn.SetReadDeadline(idle) != nil {
 			return
 		}
@@ -351,7 +351,7 @@ func (a *association) answer(e *egress) {
 				a.flow.moved.Down.Add(int64(n))
 			}
 		}
-		if time.Since(time.Unix(0, e.last.Load())) >= a.gateway.UDPIdle {
+		if time.Since(time.Unix(0, e.last.Load())) >= a.flow.policy.UDPIdle {
 			return
 		}
 	}

@@ -123,7 +123,7 @@ func addr(s string) socks.Addr {
 func TestServeAssociation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		def, far := &post{}, &post{}
-		g := newGateway(t, Config{
+		g := newGateway(t, Config{}, Policy{
 			Outlets: map[string]outlet.Outlet{"": def, "far": far, "deaf": &world{}, "no": outlet.Reject{}},
 			Rules: route.Rules{
 				{Names: []string{"*.far.test"}, Network: "udp", Outlet: "far"},
@@ -201,7 +201,7 @@ func TestAssociationIsRefused(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := newGateway(t, Config{Rules: tt.rules, Outlets: map[string]outlet.Outlet{"": &world{}, "post": &post{}, "no": outlet.Reject{}}})
+				g := newGateway(t, Config{}, Policy{Rules: tt.rules, Outlets: map[string]outlet.Outlet{"": &world{}, "post": &post{}, "no": outlet.Reject{}}})
 				c := &clientMail{mail: newMail()}
 				c.Close()
 				g.ServeAssociation(t.Context(), Session{Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
@@ -224,7 +224,7 @@ func (early) ListenPacket(context.Context) (outlet.PacketConn, error) {
 
 func TestAssociationWaitsForItsClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": &early{}}})
+		g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": &early{}}})
 		c := &slowClient{clientMail{mail: newMail()}}
 		go g.ServeAssociation(t.Context(), Session{Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
 		if got := <-c.out; got.payload != "unasked" {
@@ -247,8 +247,8 @@ func (c *slowClient) Associate() (Association, error) {
 func TestAssociationIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		def := &post{}
-		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": def}})
-		a := newAssociation(g, &flow{})
+		g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": def}})
+		a := newAssociation(g, &flow{policy: g.Policy()})
 		a.client = &clientMail{mail: newMail()}
 		close(a.begun)
 		remembered := func() int {
@@ -270,7 +270,7 @@ func TestAssociationIsBounded(t *testing.T) {
 			t.Errorf("%d datagrams wait", n)
 		}
 		a.mu.Unlock()
-		time.Sleep(2 * g.DialTimeout) // those find no way, and others may be looked for
+		time.Sleep(2 * g.Policy().DialTimeout) // those find no way, and others may be looked for
 		for i := range 2 * maxTargets {
 			a.egressTo(socks.Addr{Name: "quick.test", Port: uint16(i + 1)}, []byte("x"))
 			synctest.Wait()
@@ -318,7 +318,7 @@ func (p *pendingBind) Announce(bound netip.AddrPort) error {
 func TestServeBind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": &binder{binding: binding{near}}}})
+		g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": &binder{binding: binding{near}}}})
 		p := &pendingBind{pending: newPending()}
 		s := Session{Inlet: "socks", Network: "tcp", Client: netip.MustParseAddrPort("192.0.2.2:1"), Dest: addr("[2001:db8::9]:0")}
 		go g.ServeBind(t.Context(), s, p)
@@ -349,7 +349,7 @@ func TestServeBindRefuses(t *testing.T) {
 		{outlet.Reject{}, syscall.EACCES},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": tt.outlet}})
+			g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": tt.outlet}})
 			p := &pendingBind{pending: newPending()}
 			g.ServeBind(t.Context(), Session{Network: "tcp", Dest: addr("192.0.2.9:0")}, p)
 			if !errors.Is(p.refused, tt.want) {
@@ -360,13 +360,13 @@ func TestServeBindRefuses(t *testing.T) {
 }
 
 func TestQuota(t *testing.T) {
-	q := newQuota(6, 0)
+	q := newQuota()
 	alice, guest := Session{User: "alice"}, Session{}
 	alice.Client, guest.Client = netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:1")
 	take := func(s Session, want int) {
 		t.Helper()
 		n := 0
-		for q.take(s) {
+		for q.take(s, 6, 0) {
 			n++
 		}
 		if n != want {
@@ -392,7 +392,7 @@ func TestQuota(t *testing.T) {
 	many := 0 // addresses of one host, perhaps
 	for addr := netip.MustParseAddr("2001:db8::1"); addr != netip.MustParseAddr("2001:db8::9"); addr = addr.Next() {
 		s := Session{Client: netip.AddrPortFrom(addr, 1)}
-		if q.take(s) {
+		if q.take(s, 6, 0) {
 			many++
 		}
 	}
@@ -407,7 +407,7 @@ func TestQuota(t *testing.T) {
 func TestServeTooMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, p := &world{}, newPending()
-		g := newGateway(t, Config{Names: &names{name: "x.test"}, Outlets: map[string]outlet.Outlet{"": w}, Flows: 1})
+		g := newGateway(t, Config{Names: &names{name: "x.test"}}, Policy{Outlets: map[string]outlet.Outlet{"": w}, Flows: 1})
 		go g.Serve(t.Context(), fakeSession, p)
 		<-p.given
 		late := newPending()

@@ -30,6 +30,7 @@ type Flow struct {
 // flow is a session that has begun.
 type flow struct {
 	Session
+	policy  *Policy // in force when it began
 	started time.Time
 	moved   relay.Counts
 
@@ -72,13 +73,13 @@ func (g *Gateway) begin(s Session) (*flow, error) {
 }
 
 func (g *Gateway) admit(s Session) (*flow, error) {
-	f := &flow{Session: s, started: time.Now(), goes: way{dest: s.Dest}}
+	f := &flow{Session: s, policy: g.Policy(), started: time.Now(), goes: way{dest: s.Dest}}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closing:
 		return f, errClosing
-	case !g.quota.take(s):
+	case !g.quota.take(s, f.policy.Flows, f.policy.FlowsPerClient):
 		g.counters.refuse(errTooMany)
 		return f, errTooMany
 	}

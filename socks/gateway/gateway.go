@@ -12,7 +12,6 @@ import (
 	"sixgate/socks"
 	"sixgate/socks/outlet"
 	"sixgate/socks/relay"
-	"sixgate/socks/route"
 )
 
 // Pending is a connection that a client has asked for and not yet been given:
@@ -45,17 +44,10 @@ type Session struct {
 
 // Config is what a Gateway is built of. All but Logger must be set.
 type Config struct {
-	Names       Names
-	Rules       route.Rules
-	Outlets     map[string]outlet.Outlet // by name; "" takes what no rule does
-	Resolver    outlet.Resolver          // for rules that match names by network
-	DialTimeout time.Duration
-	Stream      relay.Limits  // of TCP
-	UDPIdle     time.Duration // of a UDP flow
-	Logger      *slog.Logger  // may be nil
-
-	Flows          int // at a time; 0: no bound
-	FlowsPerClient int // of one client's address, and of one user; 0: two thirds of Flows
+	Names    Names
+	Policy   func() *Policy  // in force now, never nil, without fault
+	Resolver outlet.Resolver // for rules that match names by network
+	Logger   *slog.Logger    // may be nil
 }
 
 // Gateway relays sessions. Its methods may be called from many goroutines.
@@ -75,21 +67,13 @@ type Gateway struct {
 }
 
 // New returns a Gateway.
-func New(c Config) (*Gateway, error) {
-	for _, r := range c.Rules {
-		if _, ok := c.Outlets[r.Outlet]; !ok {
-			return nil, fmt.Errorf("building the gateway: a rule names the unknown outlet %q", r.Outlet)
-		}
-	}
-	if c.Outlets[""] == nil {
-		return nil, fmt.Errorf("building the gateway: no default outlet")
-	}
+func New(c Config) *Gateway {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{Config: c, quota: newQuota(c.Flows, c.FlowsPerClient), flows: make(map[*flow]struct{}), hosts: newHosts()}
+	g := &Gateway{Config: c, quota: newQuota(), flows: make(map[*flow]struct{}), hosts: newHosts()}
 	g.relays, g.abort = context.WithCancel(context.Background())
-	return g, nil
+	return g
 }
 
 // Serve dials s's destination, answers p by the outcome, and carries the
@@ -125,7 +109,7 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 		p.Refuse(err)
 		return err
 	}
-	if w := f.way(); w.dest.IsName() && g.looksUp(w.outlet) {
+	if w := f.way(); w.dest.IsName() && f.policy.looksUp(w.outlet) {
 		defer g.hosts.hold(f.Client.Addr(), w.dest.Name, socks.AddrPortOf(far.RemoteAddr()).Addr())()
 	}
 	bound := socks.AddrPortOf(far.LocalAddr())
@@ -151,7 +135,7 @@ const pingIdle = time.Minute
 
 // carry relays between near and far until both are done.
 func (g *Gateway) carry(f *flow, near net.Conn, far farSide) error {
-	idle := g.UDPIdle
+	idle := f.policy.UDPIdle
 	if f.Network == "icmp" {
 		idle = pingIdle
 	}
@@ -160,7 +144,7 @@ func (g *Gateway) carry(f *flow, near net.Conn, far farSide) error {
 	}
 	conn := far.(net.Conn)
 	if f.Network == "tcp" {
-		return relay.Stream(g.relays, near, conn, g.Stream, &f.moved)
+		return relay.Stream(g.relays, near, conn, f.policy.Stream, &f.moved)
 	}
 	return relay.Datagrams(g.relays, near, conn, idle, &f.moved)
 }
@@ -184,7 +168,7 @@ func (g *Gateway) dial(ctx context.Context, f *flow) (farSide, error) {
 // dialling returns ctx with the end of a dial of f, which begins when it
 // returns, and is over by done.
 func (g *Gateway) dialling(ctx context.Context, f *flow) (_ context.Context, done func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, g.DialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, f.policy.DialTimeout)
 	stop := context.AfterFunc(g.relays, cancel)
 	give, err := g.dials.take(ctx, f.Client.Addr())
 	if err != nil {

@@ -108,16 +108,17 @@ func (n *names) Hold(addr netip.Addr) (string, func(), error) {
 	return n.name, func() { n.held-- }, nil
 }
 
-func newGateway(t *testing.T, c Config) *Gateway {
+// newGateway returns a gateway of one policy, which may leave out times.
+func newGateway(t *testing.T, c Config, p Policy) *Gateway {
 	t.Helper()
-	c.DialTimeout = 10 * time.Second
-	c.Stream = relay.Limits{Idle: time.Hour, HalfClosed: time.Minute}
-	c.UDPIdle = time.Minute
-	g, err := New(c)
-	if err != nil {
+	p.DialTimeout = 10 * time.Second
+	p.Stream = relay.Limits{Idle: time.Hour, HalfClosed: time.Minute}
+	p.UDPIdle = time.Minute
+	if err := p.Check(); err != nil {
 		t.Fatal(err)
 	}
-	return g
+	c.Policy = func() *Policy { return &p }
+	return New(c)
 }
 
 var fakeSession = Session{
@@ -132,9 +133,9 @@ func TestServeJoinsByName(t *testing.T) {
 		bound := netip.MustParseAddrPort("[2001:db8::1]:50000")
 		w, n, p := &world{bound: bound}, &names{name: "v6only.test"}, newPending()
 		g := newGateway(t, Config{
-			Names: n, Outlets: map[string]outlet.Outlet{"": w},
+			Names:  n,
 			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		})
+		}, Policy{Outlets: map[string]outlet.Outlet{"": w}})
 		go g.Serve(t.Context(), fakeSession, p)
 		synctest.Wait()
 		if want := (socks.Addr{Name: "v6only.test", Port: 80}); w.dialed != want || p.bound != bound || n.held != 1 {
@@ -181,9 +182,9 @@ func TestServeRefuses(t *testing.T) {
 				p := newPending()
 				var log bytes.Buffer
 				g := newGateway(t, Config{
-					Names: tt.names, Outlets: map[string]outlet.Outlet{"": tt.world},
+					Names:  tt.names,
 					Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-				})
+				}, Policy{Outlets: map[string]outlet.Outlet{"": tt.world}})
 				g.Serve(t.Context(), fakeSession, p)
 				if p.refused == nil || tt.want != nil && !errors.Is(p.refused, tt.want) {
 					t.Errorf("refused with %v, want %v", p.refused, tt.want)
@@ -210,7 +211,7 @@ func (e outletError) Unwrap() error { return syscall.Errno(e) }
 func TestServeClosesWhatNobodyTakes(t *testing.T) {
 	w, p := &world{}, newPending()
 	p.gone = true
-	g := newGateway(t, Config{Names: &names{name: "x.test"}, Outlets: map[string]outlet.Outlet{"": w}})
+	g := newGateway(t, Config{Names: &names{name: "x.test"}}, Policy{Outlets: map[string]outlet.Outlet{"": w}})
 	g.Serve(t.Context(), fakeSession, p)
 	if _, err := w.far.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the far side read %v, want its end", err)
@@ -219,7 +220,7 @@ func TestServeClosesWhatNobodyTakes(t *testing.T) {
 
 func TestServePicksByRule(t *testing.T) {
 	far, def := &world{err: syscall.EHOSTUNREACH}, &world{err: syscall.EHOSTUNREACH}
-	g := newGateway(t, Config{
+	g := newGateway(t, Config{}, Policy{
 		Outlets: map[string]outlet.Outlet{"": def, "far": far},
 		Rules:   route.Rules{{Names: []string{"*.far.test"}, Outlet: "far"}},
 	})
@@ -234,14 +235,14 @@ func TestServePicksByRule(t *testing.T) {
 	}
 }
 
-func TestNewRefusesUnknownOutlets(t *testing.T) {
+func TestCheckRefusesUnknownOutlets(t *testing.T) {
 	def := map[string]outlet.Outlet{"": &world{}}
-	for _, c := range []Config{
+	for _, p := range []Policy{
 		{},
 		{Outlets: def, Rules: route.Rules{{Outlet: "nowhere"}}},
 	} {
-		if _, err := New(c); err == nil {
-			t.Errorf("New(%+v) found nothing wrong", c)
+		if err := p.Check(); err == nil {
+			t.Errorf("Check of %+v found nothing wrong", p)
 		}
 	}
 }
@@ -249,7 +250,7 @@ func TestNewRefusesUnknownOutlets(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, p := &world{}, newPending()
-		g := newGateway(t, Config{Names: &names{name: "x.test"}, Outlets: map[string]outlet.Outlet{"": w}})
+		g := newGateway(t, Config{Names: &names{name: "x.test"}}, Policy{Outlets: map[string]outlet.Outlet{"": w}})
 		go g.Serve(t.Context(), fakeSession, p)
 		<-p.given
 		started := time.Now()

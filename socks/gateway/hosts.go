@@ -61,7 +61,7 @@ func (h *hosts) hold(client netip.Addr, name string, ip netip.Addr) (release fun
 }
 
 // looksUp reports whether the outlet of this name looks up names itself.
-func (g *Gateway) looksUp(name string) bool {
-	_, ok := g.Outlets[name].(*outlet.Direct)
+func (p *Policy) looksUp(name string) bool {
+	_, ok := p.Outlets[name].(*outlet.Direct)
 	return ok
 }

@@ -51,13 +51,13 @@ func TestFlowsMeetTheSameHost(t *testing.T) {
 	})
 	defer conns.Wait()
 	defer ln.Close()
-	g := newGateway(t, Config{Outlets: map[string]outlet.Outlet{
+	g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{
 		"": outlet.NewDirect(outlet.DirectConfig{Resolver: &loopbacks{}}),
 	}})
 	// reach returns where a further flow of client goes.
 	reach := func(network, client string) netip.Addr {
 		t.Helper()
-		f := &flow{Session: Session{Network: network, Client: netip.MustParseAddrPort(client)}}
+		f := &flow{policy: g.Policy(), Session: Session{Network: network, Client: netip.MustParseAddrPort(client)}}
 		f.goes.dest = socks.Addr{Name: "x.test", Port: port}
 		far, err := g.dial(t.Context(), f)
 		if err != nil {

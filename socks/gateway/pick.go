@@ -21,12 +21,12 @@ type picked struct {
 // pick returns which outlet the rules give to what f sends to dest.
 func (g *Gateway) pick(ctx context.Context, f *flow, dest socks.Addr) picked {
 	to := f.to(dest)
-	name := g.Rules.Pick(to, func() []netip.Addr {
+	name := f.policy.Rules.Pick(to, func() []netip.Addr {
 		ips, err := g.Resolver.LookupNetIP(ctx, "ip", dest.Name)
 		if err != nil {
 			g.Logger.Debug("rules by network pass over a name without addresses", "name", dest.Name, "err", err)
 		}
-		return g.Unrejected(to, ips)
+		return f.policy.Unrejected(to, ips)
 	})
 	return g.limit(f, name)
 }
@@ -38,9 +38,9 @@ func (f *flow) to(dest socks.Addr) route.Flow {
 
 // Unrejected returns those of the addresses of f's destination that no rule
 // rejects, by which alone an outlet is picked; all, if none is left.
-func (g *Gateway) Unrejected(f route.Flow, ips []netip.Addr) []netip.Addr {
+func (p *Policy) Unrejected(f route.Flow, ips []netip.Addr) []netip.Addr {
 	left := slices.DeleteFunc(slices.Clone(ips), func(ip netip.Addr) bool {
-		_, rejected := g.Outlets[g.pickAt(f, ip)].(outlet.Reject)
+		_, rejected := p.Outlets[p.pickAt(f, ip)].(outlet.Reject)
 		return rejected
 	})
 	if len(left) == 0 {
@@ -51,29 +51,30 @@ func (g *Gateway) Unrejected(f route.Flow, ips []netip.Addr) []netip.Addr {
 
 // pickAt returns which outlet the rules give to f where ip is the address of
 // its destination.
-func (g *Gateway) pickAt(f route.Flow, ip netip.Addr) string {
-	return g.Rules.Pick(f, func() []netip.Addr { return []netip.Addr{ip} })
+func (p *Policy) pickAt(f route.Flow, ip netip.Addr) string {
+	return p.Rules.Pick(f, func() []netip.Addr { return []netip.Addr{ip} })
 }
 
 // limit returns the outlet of this name for f. One that looks up names itself
 // reaches them at no address that the rules send elsewhere: what DNS says may
 // have changed since they were asked.
 func (g *Gateway) limit(f *flow, name string) picked {
-	direct, ok := g.Outlets[name].(*outlet.Direct)
+	p := f.policy
+	direct, ok := p.Outlets[name].(*outlet.Direct)
 	if !ok {
-		return picked{g.Outlets[name], name}
+		return picked{p.Outlets[name], name}
 	}
 	direct = direct.Starting(func(dest socks.Addr) netip.Addr { return g.hosts.of(f.Client.Addr(), dest.Name) })
-	if g.Rules.ByNetwork() {
-		direct = direct.Limited(func(dest socks.Addr, ip netip.Addr) error { return g.Permits(f.to(dest), ip, name) })
+	if p.Rules.ByNetwork() {
+		direct = direct.Limited(func(dest socks.Addr, ip netip.Addr) error { return p.Permits(f.to(dest), ip, name) })
 	}
 	return picked{direct, name}
 }
 
 // Permits returns EACCES where the rules send f, if ip is the address of its
 // destination, elsewhere than to the outlet of this name.
-func (g *Gateway) Permits(f route.Flow, ip netip.Addr, name string) error {
-	if other := g.pickAt(f, ip); g.Outlets[other] != g.Outlets[name] {
+func (p *Policy) Permits(f route.Flow, ip netip.Addr, name string) error {
+	if other := p.pickAt(f, ip); p.Outlets[other] != p.Outlets[name] {
 		return fmt.Errorf("a rule sends %s to outlet %q: %w", ip, other, syscall.EACCES)
 	}
 	return nil

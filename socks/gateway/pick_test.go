@@ -64,12 +64,11 @@ func TestRulesHoldForAddresses(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			resolver := &answers{next: tt.answers}
 			direct := outlet.NewDirect(outlet.DirectConfig{Resolver: resolver})
-			g := newGateway(t, Config{
-				Resolver: resolver,
-				Outlets:  map[string]outlet.Outlet{"": direct, "direct": direct, "no": outlet.Reject{}, "far": &world{}},
-				Rules:    route.Rules{{Networks: []netip.Prefix{netip.PrefixFrom(v4, 32)}, Outlet: tt.outlet}},
+			g := newGateway(t, Config{Resolver: resolver}, Policy{
+				Outlets: map[string]outlet.Outlet{"": direct, "direct": direct, "no": outlet.Reject{}, "far": &world{}},
+				Rules:   route.Rules{{Networks: []netip.Prefix{netip.PrefixFrom(v4, 32)}, Outlet: tt.outlet}},
 			})
-			f := &flow{Session: Session{Network: "tcp", Dest: socks.Addr{Name: "x.test", Port: port}}}
+			f := &flow{policy: g.Policy(), Session: Session{Network: "tcp", Dest: socks.Addr{Name: "x.test", Port: port}}}
 			f.goes.dest = f.Dest
 			conn, err := g.dial(t.Context(), f)
 			if !errors.Is(err, tt.want) {
@@ -102,11 +101,11 @@ func (l *loop) Dial(ctx context.Context, network string, dest socks.Addr) (net.C
 func TestLoopEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &loop{}
-		l.gateway = newGateway(t, Config{Outlets: map[string]outlet.Outlet{"": l}})
+		l.gateway = newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": l}})
 		p := newPending()
 		started := time.Now()
 		l.gateway.Serve(t.Context(), Session{Network: "tcp", Client: netip.MustParseAddrPort("192.0.2.2:1"), Dest: addr("192.0.2.9:1")}, p)
-		if !errors.Is(p.refused, context.DeadlineExceeded) || time.Since(started) != l.gateway.DialTimeout {
+		if !errors.Is(p.refused, context.DeadlineExceeded) || time.Since(started) != l.gateway.Policy().DialTimeout {
 			t.Errorf("refused after %v with %v", time.Since(started), p.refused)
 		}
 		if l.dials > maxDials+1 {

@@ -6,24 +6,17 @@ import (
 	"net/netip"
 )
 
-// quota bounds how many flows there are, in all and of one client or user, so
-// that nobody can take everything.
+// quota counts the flows that there are, in all and of one client, network or
+// user, so that nobody can take everything.
 type quota struct {
-	max, each int
-	share     int // of one network
 	taken     int
 	byClient  map[netip.Addr]int   // no zero values
 	byNetwork map[netip.Prefix]int // no zero values
 	byUser    map[string]int       // no zero values
 }
 
-func newQuota(max, each int) quota {
-	max = cmp.Or(max, math.MaxInt32)
-	share := (2*max + 2) / 3
+func newQuota() quota {
 	return quota{
-		max:       max,
-		each:      cmp.Or(each, share),
-		share:     share,
 		byClient:  make(map[netip.Addr]int),
 		byNetwork: make(map[netip.Prefix]int),
 		byUser:    make(map[string]int),
@@ -38,11 +31,15 @@ func network(client netip.Addr) netip.Prefix {
 }
 
 // take reports whether there may be one more flow like s, and counts it if so.
-func (q *quota) take(s Session) bool {
+// max and each are as Policy has them.
+func (q *quota) take(s Session, max, each int) bool {
+	max = cmp.Or(max, math.MaxInt32)
+	share := (2*max + 2) / 3 // of one network
+	each = cmp.Or(each, share)
 	client := s.Client.Addr()
 	switch {
-	case q.taken >= q.max, q.byClient[client] >= q.each, q.byNetwork[network(client)] >= q.share,
-		s.User != "" && q.byUser[s.User] >= q.each:
+	case q.taken >= max, q.byClient[client] >= each, q.byNetwork[network(client)] >= share,
+		s.User != "" && q.byUser[s.User] >= each:
 		return false
 	}
 	q.taken++

@@ -1,0 +1,195 @@
+package appliance
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"sixgate/appliance/config"
+	"sixgate/dnsfake"
+	"sixgate/dnsfake/upstream"
+	"sixgate/socks"
+	"sixgate/socks/gateway"
+	"sixgate/socks/outlet"
+	"sixgate/socks/relay"
+	"sixgate/socks/route"
+)
+
+const (
+	// halfClosed ends a connection of which one direction has ended and the
+	// other carries nothing. Without it half-open peers pile up.
+	halfClosed = 5 * time.Minute
+
+	// resolvConf names the resolvers to ask where the configuration does not.
+	resolvConf = "/etc/resolv.conf"
+)
+
+// policy is what the live keys of a configuration decide. It does not change:
+// a reload puts another in its place, as a whole.
+type policy struct {
+	config  *config.Config
+	since   time.Time
+	servers func() ([]upstream.Server, error)
+	guard   *outlet.Guard
+	flows   *gateway.Policy
+	names   *dnsfake.Policy
+	access  *socks.Access
+}
+
+// newPolicy makes what c decides of parts that stay.
+func newPolicy(c *config.Config, resolver outlet.Resolver, current func() *machine, logger *slog.Logger) (*policy, error) {
+	p := &policy{config: c, since: time.Now(), servers: servers(c)}
+	// No exception reaches the pools: what is dialled there would come back.
+	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
+	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
+	p.flows = &gateway.Policy{
+		Rules:          buildRules(c),
+		Outlets:        buildOutlets(c, resolver, p.guard, outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)),
+		DialTimeout:    c.Limits.DialTimeout,
+		Stream:         relay.Limits{Idle: c.Limits.TCPIdle, HalfClosed: halfClosed},
+		UDPIdle:        c.Limits.UDPIdle,
+		Flows:          flows(c, current()),
+		FlowsPerClient: c.Limits.FlowsPerClient,
+	}
+	if err := p.flows.Check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.names, err = dnsfake.NewPolicy(c.DNS.Bypass, known(c), c.Limits.NewNames); err != nil {
+		return nil, err
+	}
+	users, err := buildUsers(c, logger)
+	if err != nil {
+		return nil, err
+	}
+	p.access = &socks.Access{Clients: c.SOCKS.Clients, Users: users}
+	return p, nil
+}
+
+// delegated reports whether client's connections to name go through a chain.
+func (p *policy) delegated(client netip.Addr, name string) bool {
+	_, chained := p.flows.Outlets[p.flows.Rules.PickName(client, name)].(*outlet.Via)
+	return chained
+}
+
+const (
+	// flowMemory is what there has to be for a flow: one at rest holds about a
+	// third of it, a busy one its buffers.
+	flowMemory = 64 << 10
+	// minFlows is ample for the clients of the smallest box.
+	minFlows = 1024
+)
+
+// flowsIn returns how many flows a machine of so many bytes of memory is
+// trusted with.
+func flowsIn(memory uint64) int { return int(max(memory/flowMemory, minFlows)) }
+
+// flows returns how many flows there may be at a time.
+func flows(c *config.Config, m *machine) int { return cmp.Or(c.Limits.Flows, flowsIn(m.memory)) }
+
+// servers returns where to find the resolvers to ask.
+func servers(c *config.Config) func() ([]upstream.Server, error) {
+	if len(c.DNS.Upstreams) == 0 {
+		return upstream.ResolvConf(resolvConf, nil)
+	}
+	var list []upstream.Server
+	for _, u := range c.DNS.Upstreams {
+		list = append(list, upstream.Server(u))
+	}
+	return upstream.Static(list...)
+}
+
+// known returns the special-use zones that the upstream servers are asked for.
+// Who names servers may mean ones that serve "test" (RFC 6761, section 6.2); the
+// host's own are anybody's.
+func known(c *config.Config) []string {
+	if len(c.DNS.Upstreams) == 0 {
+		return nil
+	}
+	return []string{"test"}
+}
+
+// always returns the families in which every name gets a fake address: by the
+// policy auto those that the uplink lacks.
+func always(policy config.FakePolicy, uplink dnsfake.Families) dnsfake.Families {
+	switch policy {
+	case config.FakeAlways:
+		return dnsfake.Families{IPv4: true, IPv6: true}
+	case config.FakeNeeded:
+		return dnsfake.Families{}
+	}
+	return dnsfake.Families{IPv4: !uplink.IPv4, IPv6: !uplink.IPv6}
+}
+
+// buildOutlets returns all outlets by name, the default as "". What the
+// operator wrote as a SOCKS server is dialled wherever it stands; what clients
+// ask for is vetted.
+func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guard, control control) map[string]outlet.Outlet {
+	direct := outlet.DirectConfig{Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), Control: control}
+	unguarded := outlet.NewDirect(direct)
+	direct.Vet = guard.Vet
+	guarded := outlet.NewDirect(direct)
+	outlets := map[string]outlet.Outlet{
+		"":                   guarded,
+		config.BuiltInDirect: guarded,
+		config.BuiltInReject: outlet.Reject{},
+	}
+	byName := map[string]config.Outlet{}
+	for _, o := range c.Outlets {
+		byName[o.Name] = o
+	}
+	var hop func(name string) outlet.Outlet // recursion ends: config refuses cycles
+	hop = func(name string) outlet.Outlet {
+		o := byName[name]
+		if o.Type != config.OutletSOCKS5 {
+			return unguarded
+		}
+		if outlets[name] == nil { // one for all chains that go over it
+			outlets[name] = outlet.NewVia(hop(o.Over), socks.Client{
+				Server: o.Server, Username: o.Username, Password: o.Password, Pipeline: o.Pipeline,
+			}, guard.Vet)
+		}
+		return outlets[name]
+	}
+	for name, o := range byName {
+		switch o.Type {
+		case config.OutletSOCKS5:
+			hop(name)
+		case config.OutletDirect:
+			outlets[name] = guarded
+		case config.OutletReject:
+			outlets[name] = outlet.Reject{}
+		default:
+			panic(fmt.Sprintf("outlet type %q", o.Type)) // config knows no other
+		}
+	}
+	return outlets
+}
+
+// buildUsers returns nil where nobody needs a password.
+func buildUsers(c *config.Config, logger *slog.Logger) (*socks.Users, error) {
+	if len(c.SOCKS.Users) == 0 {
+		return nil, nil
+	}
+	passwords := map[string]socks.Password{}
+	for _, u := range c.SOCKS.Users {
+		passwords[u.Name] = u.Password
+		if u.Password.IsPlain() {
+			logger.Warn("a SOCKS password is plain text; its bcrypt hash, as htpasswd -nB makes it, would do", "user", u.Name)
+		}
+	}
+	return socks.NewUsers(passwords)
+}
+
+func buildRules(c *config.Config) route.Rules {
+	var rules route.Rules
+	for _, r := range c.Rules {
+		rules = append(rules, route.Rule{
+			Names: r.Names, Networks: r.Networks, Clients: r.Clients,
+			Users: r.Users, Ports: r.Ports, Network: r.Proto, Outlet: r.Outlet,
+		})
+	}
+	return rules
+}
