@@ -101,7 +101,11 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return hostError(err)
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
-	if err := network.Set(a.machine.Load().state(a.config())); err != nil {
+	defer a.parts.handover.close()
+	if err := a.parts.handover.open(ctx, a.config().TUN.Handover, a.state(a.machine.Load())); err != nil {
+		return err
+	}
+	if err := network.Set(a.state(a.machine.Load())); err != nil {
 		return hostError(err)
 	}
 	defer a.keepNames(ctx)()
@@ -116,6 +120,13 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	}
 	a.packets.Store(packets)
 	return a.serve(ctx, packets, network)
+}
+
+// state returns what the gateway wants of the network of m.
+func (a *Appliance) state(m *machine) host.State {
+	s := m.state(a.config())
+	s.Handover = a.parts.handover.addresses()
+	return s
 }
 
 // keepNames takes up what the last run promised, and keeps it in the state file
@@ -152,6 +163,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	stackCtx, stopStack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopStack()
 	tasks.Go(func() error { return packets.Run(stackCtx) })
+	a.parts.handover.serve(tasks)
 	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
 	a.parts.hosts.Reload() // before the first query
 	tasks.Go(func() error { return a.parts.hosts.Run(ctx) })
@@ -172,7 +184,9 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	stopListening()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
+	context.AfterFunc(drain, a.parts.handover.close)
 	a.parts.gateway.Shutdown(drain)
+	a.parts.handover.close()
 	stopStack()
 	err = errors.Join(err, tasks.Wait())
 	a.Logger.Debug("stopped", "tun", packets.Counters(), "dns", a.parts.dns.Counters(), "gateway", a.parts.gateway.Counters())
@@ -255,7 +269,7 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 	if now.uplink != before.uplink || now.String() != before.String() {
 		a.Logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
 	}
-	if err := errors.Join(network.Set(now.state(a.config())), dns.set(ctx, now.listenDNS(a.config()))); err != nil {
+	if err := errors.Join(network.Set(a.state(now)), dns.set(ctx, now.listenDNS(a.config()))); err != nil {
 		a.Logger.Warn("following a change of the machine", "err", err)
 	}
 }

@@ -53,7 +53,7 @@ func Check(ctx context.Context, c *config.Config) []Finding {
 	m, err := survey(c)
 	findings = append(findings, finding("interfaces", m.String(), err, "correct [lan] interfaces, or bring them up"))
 	if err == nil {
-		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m))
+		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m), checkHandover(c, m))
 	}
 	return append(findings, checkResolvers(ctx, c))
 }

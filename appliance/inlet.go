@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -36,6 +37,9 @@ type tunInlet struct {
 
 	literal func(netip.Addr) bool // reports whether an address outside the pools is a destination itself
 	capture bool                  // the DNS server answers also what goes to port 53 of those
+
+	handover *handover
+	current  func() *machine
 }
 
 // Admit lets through what is for the DNS server, for an address that stands for
@@ -59,13 +63,23 @@ func (in *tunInlet) toDNS(network string, dst netip.AddrPort) bool {
 // ServeTCP serves a connection until it ends.
 func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
 	if !in.toDNS("tcp", r.Dest()) {
-		in.gateway.Serve(ctx, in.session("tcp", r.Client(), r.Dest()), r)
+		in.gateway.Serve(ctx, in.session("tcp", r.Client(), r.Dest()), in.pending(ctx, r))
 		return
 	}
 	// The client that gives up between SYN and ACK is no concern of anybody.
 	if conn, err := r.Accept(r.Dest()); err == nil {
 		in.dns.ServeStream(ctx, conn)
 	}
+}
+
+// pending returns r as what the gateway answers. The kernel takes back SYNs to
+// the pools alone, others it would send to the world. And it takes no packet
+// from outside that has an address of its own machine.
+func (in *tunInlet) pending(ctx context.Context, r *stack.TCPRequest) gateway.Pending {
+	if !in.table.Contains(r.Dest().Addr()) || slices.Contains(in.current().own, r.Client().Addr()) {
+		return r
+	}
+	return kernelPending{r, ctx, in.handover}
 }
 
 // ServeDatagrams serves a flow until it ends.

@@ -17,6 +17,7 @@ type machine struct {
 	ipv6   bool // it can have IPv6 addresses at all
 	uplink dnsfake.Families
 	lan    []lan
+	own    []netip.Addr // its addresses
 
 	// denied is what no client may reach through the gateway, besides what is
 	// denied on every machine: the gateway itself, and the served networks,
@@ -36,11 +37,11 @@ type lan struct {
 // survey looks at the machine, and changes nothing.
 func survey(c *config.Config) (*machine, error) {
 	m := &machine{}
-	own, err := host.LocalAddresses()
-	if err != nil {
+	var err error
+	if m.own, err = host.LocalAddresses(); err != nil {
 		return nil, err
 	}
-	for _, ip := range own {
+	for _, ip := range m.own {
 		m.denied = append(m.denied, netip.PrefixFrom(ip, ip.BitLen()))
 	}
 	if m.memory, err = memoryIn(os.DirFS("/")); err != nil {

@@ -72,7 +72,7 @@ func statusHTML(s Status, now time.Time, explained string) string {
 	p.section("Names", "", 0, fmt.Sprintf("%d mapped", s.Names.Mapped), []row{
 		{"room", fmt.Sprint(s.Names.Room)}, {"used", fmt.Sprintf("%.1f %%", 100*float64(s.Names.Mapped)/float64(max(1, s.Names.Room)))},
 	})
-	p.section("Network", "", 0, "", []row{{"uplink", s.Uplink}, {"lan", s.LAN}})
+	p.section("Network", "", 0, "", []row{{"uplink", s.Uplink}, {"lan", s.LAN}, {"handover", s.Handover}})
 	p.resolvers(s.Resolvers)
 	p.hops(s.Hops)
 	p.WriteString("</main>\n")

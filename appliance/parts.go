@@ -28,6 +28,7 @@ type parts struct {
 	gateway  *gateway.Gateway
 	socks    *socks.Server
 	tun      *tunInlet
+	handover *handover
 	policy   atomic.Pointer[policy] // in force; never nil once built
 	current  func() *machine        // as it was last seen
 	logger   *slog.Logger
@@ -79,7 +80,11 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Access:  func() *socks.Access { return p.policy.Load().access },
 		Logger:  logger,
 	}
-	p.tun = &tunInlet{table: p.table, dns: p.dns, gateway: p.gateway, literal: nothing, capture: c.DNS.Capture}
+	p.handover = newHandover(logger)
+	p.tun = &tunInlet{
+		table: p.table, dns: p.dns, gateway: p.gateway, literal: nothing, capture: c.DNS.Capture,
+		handover: p.handover, current: current,
+	}
 	return p, nil
 }
 

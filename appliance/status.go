@@ -18,6 +18,8 @@ type Status struct {
 	LAN     string    `json:"lan"`    // interfaces served, with their clients' families
 	Names   Names     `json:"names"`
 
+	Handover string `json:"handover"` // whether the kernel takes over TCP connections, and why not
+
 	Flows struct {
 		Live    int64             `json:"live"`
 		Joined  map[string]uint64 `json:"joined"`  // ever, by type A to D
@@ -107,6 +109,8 @@ func (a *Appliance) Status() Status {
 		Names:   Names{Mapped: a.parts.table.Len(), Room: a.parts.table.Cap()},
 		Hops:    a.hops(),
 		DNS:     fields(a.parts.dns.Counters()),
+
+		Handover: a.parts.handover.String(),
 	}
 	for _, h := range a.parts.resolver.Health() {
 		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed}

@@ -46,8 +46,8 @@ type tcpSide struct {
 
 	mu      sync.Mutex // guards what follows
 	pending map[netstack.TransportEndpointID]*TCPRequest
-	lent    map[netstack.TransportEndpointID]*lent // the kernel's
-	quota   quota                                  // of pending requests, and of closed connections that linger
+	lent    map[netstack.TransportEndpointID]chan<- uint8 // the kernel's, see lend
+	quota   quota                                         // of pending requests, and of closed connections that linger
 }
 
 func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack, errs *teller) *tcpSide {
@@ -56,7 +56,7 @@ func newTCPSide(ctx context.Context, s *Stack, network *netstack.Stack, errs *te
 		network: network,
 		errs:    errs,
 		pending: make(map[netstack.TransportEndpointID]*TCPRequest),
-		lent:    make(map[netstack.TransportEndpointID]*lent),
+		lent:    make(map[netstack.TransportEndpointID]chan<- uint8),
 		quota:   newQuota(s.config.MaxPending, s.config.MaxPendingPerClient),
 	}
 	// The quota is the bound: the forwarder's own knows no clients.

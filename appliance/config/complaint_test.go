@@ -338,7 +338,7 @@ t.toml:23: rule.users: a user's name of 0 octets (1 to 255)`},
 	{"not yet", `
 [tun]
 queues = 2
-handover = "auto"
+handover = "yes"
 [direct]
 nat64 = "auto"
 [limits]
@@ -350,7 +350,7 @@ socket = 1
 [status]
 listen = "0.0.0.0:80"
 `, `t.toml:3: tun.queues: not yet supported (leave it out)
-t.toml:4: tun.handover: not yet supported (leave it out)
+t.toml:4: tun.handover: unknown value "yes" (known: off, auto, on)
 t.toml:6: direct.nat64: not yet supported (leave it out)
 t.toml:9: limits.flows-per-client: want 0 to 2147483647, got -1
 t.toml:10: limits.new-names-per-second: want 0 to 2147483647, got -50

@@ -54,7 +54,20 @@ const (
 type TUN struct {
 	Name string
 	MTU  int // octets of IP packet, at least the 1280 of RFC 8200, section 5
+
+	Handover Handover
 }
+
+// Handover says whether the kernel carries the TCP connections of the LAN,
+// once the gateway has dialled and accepted them.
+type Handover string
+
+// What [tun] handover may say.
+const (
+	HandoverOff  Handover = "off"
+	HandoverAuto Handover = "auto" // where the host can
+	HandoverOn   Handover = "on"   // or the gateway does not start
+)
 
 // Pool holds the fake addresses. Both prefixes are masked.
 type Pool struct {
@@ -191,7 +204,7 @@ type Log struct {
 func Default() *Config {
 	return &Config{
 		LAN: LAN{Families: FamiliesAuto},
-		TUN: TUN{Name: "sixgate0", MTU: 1500},
+		TUN: TUN{Name: "sixgate0", MTU: 1500, Handover: HandoverOff},
 		// The benchmarking prefixes of RFC 2544 and RFC 5180.
 		Pool: Pool{
 			IPv4:  netip.MustParsePrefix("198.18.0.0/15"),
@@ -231,6 +244,7 @@ func (c *Config) read(root *table) {
 	tun := root.table("tun").atStart()
 	key(tun, "name", &c.TUN.Name, interfaceName)
 	key(tun, "mtu", &c.TUN.MTU, between[int](1280, math.MaxUint16))
+	key(tun, "handover", &c.TUN.Handover, oneOf(HandoverOff, HandoverAuto, HandoverOn))
 
 	pool := root.table("pool").atStart()
 	key(pool, "ipv4", &c.Pool.IPv4, prefix)

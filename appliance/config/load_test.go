@@ -153,6 +153,7 @@ func TestGood(t *testing.T) {
 			c.Limits.Flows, c.Limits.FlowsPerClient = 9, 3
 			c.Log = Log{Level: slog.LevelDebug, JSON: true}
 		}},
+		{"handover", "tun.handover = 'auto'", func(c *Config) { c.TUN.Handover = HandoverAuto }},
 		{"status and control", "status.listen = '[::1]:80'\ncontrol.socket = '/tmp/../s'", func(c *Config) {
 			c.Status.Listen = netip.MustParseAddrPort("[::1]:80")
 			c.Control.Socket = "/s"
@@ -161,7 +162,6 @@ func TestGood(t *testing.T) {
 			c.Status, c.Control = Status{}, Control{}
 		}},
 		{"what asks for nothing", `tun.queues = 0
-tun.handover = "off"
 direct.nat64 = ""
 limits.flows = 0
 limits.flows-per-client = 0`, func(*Config) {}},

@@ -11,8 +11,6 @@ var errNotYet = errors.New("not yet supported (leave it out)")
 // those that ask for nothing. The function that gives a key its meaning
 // deletes its line.
 func notYet(root *table) {
-	tun := root.table("tun")
-	refuse(tun, "queues", int64(0))
-	refuse(tun, "handover", "off")
+	refuse(root.table("tun"), "queues", int64(0))
 	refuse(root.table("direct"), "nat64", "")
 }

@@ -19,7 +19,7 @@ func TestClasses(t *testing.T) {
 			"limits.dial-timeout", "limits.tcp-idle", "limits.udp-idle", "log.level",
 		},
 		"restart": {
-			"lan.interfaces", "lan.families", "tun.name", "tun.mtu", "pool.ipv4", "pool.ipv6", "pool.state",
+			"lan.interfaces", "lan.families", "tun.name", "tun.mtu", "tun.handover", "pool.ipv4", "pool.ipv6", "pool.state",
 			"dns.listen", "dns.capture", "direct.mark", "direct.interface", "socks.listen",
 			"status.listen", "control.socket", "log.format",
 		},

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -138,6 +139,15 @@ func looseReverse(link string) (want setting, strict bool, err error) {
 	return want, strict, nil
 }
 
+// Backlog returns how many connections a socket may have waiting at most.
+func Backlog() (int, error) {
+	value, err := readSysctl("net.core.somaxconn")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(value)
+}
+
 // CheckHandover returns why the machine could not do what Handover of s asks
 // for, whose ports do not matter. It changes nothing.
 func CheckHandover(s State) error {
@@ -146,6 +156,12 @@ func CheckHandover(s State) error {
 	}
 	if _, err := nft(s.table(nil), "-c", "-f", "-"); err != nil {
 		return err
+	}
+	if _, err := netlink.RuleList(netlink.FAMILY_V4); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("listing policy routing rules: %w", err)
+	}
+	if assassination, err := readSysctl("net.ipv4.tcp_rfc1337"); err != nil || assassination != "0" {
+		return errors.Join(err, errors.New("net.ipv4.tcp_rfc1337 is not 0, so that clients could not use a port again"))
 	}
 	link := s.Link
 	if _, err := os.Stat(setting{key: conf("ipv4", link, "rp_filter")}.path()); err != nil {

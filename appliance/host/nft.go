@@ -101,8 +101,11 @@ func (s State) handover() []string {
 	return rules
 }
 
-// kernel has the kernel take what belongs to a socket of ours, and SYNs only
-// where the gateway gives them back: those of clients are for it to decide on.
+// kernel has the kernel take what belongs to a socket of ours, but to the
+// listening one SYNs alone that the gateway gives back. A SYN for a socket in
+// TIME_WAIT must not go on either, as Linux forwards no packet that it has a
+// socket for. It is answered by an ACK, whereupon the client ends that state by
+// an RST, and sends its SYN again.
 func (s State) kernel() []string {
 	const isSYN = "tcp flags & (fin | syn | rst | ack) == syn"
 	var rules []string
@@ -114,9 +117,7 @@ func (s State) kernel() []string {
 		rules = append(rules, fmt.Sprintf("iifname %q meta nfproto %s %s tproxy %s to %v meta mark set %#x accept",
 			s.Link, protocol, isSYN, family, socket, deliver))
 	}
-	return append(rules,
-		isSYN+" accept",
-		fmt.Sprintf("socket transparent 1 meta mark set %#x", deliver))
+	return append(rules, fmt.Sprintf("socket transparent 1 meta mark set %#x", deliver))
 }
 
 // handedOver returns the pools of the families that have a socket to take

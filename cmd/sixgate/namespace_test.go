@@ -54,6 +54,12 @@ outlet = "far"
 level = "debug"
 `
 
+// byKernel are the same with the kernel carrying TCP of the LAN.
+const byKernel = settings + `
+[tun]
+handover = "on"
+`
+
 // farSettings are those of the second gateway of a chain.
 const farSettings = `
 [dns]
@@ -72,19 +78,22 @@ func TestNamespaces(t *testing.T) {
 	before := n.snapshot(t)
 	t.Run("Serving", func(t *testing.T) { testServing(t, n) })
 	t.Run("StopLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
+	t.Run("Handover", func(t *testing.T) { testHandover(t, n) })
+	t.Run("HandoverLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Killed", func(t *testing.T) { testKilled(t, n, before) })
 	t.Run("FakeOnlyWhereNeeded", func(t *testing.T) { testNeeded(t, n) })
 	t.Run("DeadUpstream", func(t *testing.T) { testDeadUpstream(t, n) })
 	t.Run("Run", func(t *testing.T) { testRun(t, n) })
 	t.Run("RunLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
-	t.Run("ParallelDownloads", func(t *testing.T) { testParallelDownloads(t, n) })
+	t.Run("ParallelDownloads", func(t *testing.T) { testParallelDownloads(t, n, settings) })
+	t.Run("ParallelDownloadsByKernel", func(t *testing.T) { testParallelDownloads(t, n, byKernel) })
 }
 
 func testServing(t *testing.T, n *namespaces) {
 	far := n.serve(t, "far", farSettings)
 	gate := n.serve(t, "gate", settings)
 	t.Run("Page", func(t *testing.T) { testPage(t, n) })
-	t.Run("TUN", func(t *testing.T) { testTUN(t, n, gate) })
+	t.Run("TUN", func(t *testing.T) { testTUN(t, n, gate, "tcp", "udp") })
 	t.Run("SOCKS", func(t *testing.T) { testSOCKS(t, n, gate) })
 	t.Run("Chain", func(t *testing.T) { testChain(t, n, gate, far) })
 	t.Run("DNS", func(t *testing.T) { testDNS(t, n) })
@@ -109,7 +118,7 @@ func testPage(t *testing.T, n *namespaces) {
 }
 
 // testTUN is the matrix of types A to D by TCP and UDP (RFC 3089, section 2).
-func testTUN(t *testing.T, n *namespaces, gate *process) {
+func testTUN(t *testing.T, n *namespaces, gate *process, networks ...string) {
 	for _, c := range []struct{ typ, client, qtype, name string }{
 		{"A", "lan", "A", "v4only.test"},
 		{"B", "lan", "A", "v6only.test"},
@@ -117,18 +126,23 @@ func testTUN(t *testing.T, n *namespaces, gate *process) {
 		{"D", "lan6", "AAAA", "v6only.test"},
 	} {
 		fake := n.resolve(t, c.client, c.name, c.qtype)
-		for network, echo := range map[string]func(net.Conn) error{"tcp": echoStream, "udp": echoDatagrams} {
+		for _, network := range networks {
 			t.Run(c.typ+" "+network, func(t *testing.T) {
 				logged := gate.mark()
 				conn, err := n.dial(t.Context(), c.client, network, netip.AddrPortFrom(fake, 7))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := echo(conn); err != nil {
+				if network == "tcp" {
+					err = echoStream(conn)
+				} else {
+					err = echoDatagrams(conn)
+				}
+				if err != nil {
 					t.Error(err)
 				}
 				conn.Close()
-				gate.await(t, logged, "msg=flow", "inlet=tun", "network="+network, "name="+c.name, "type="+c.typ)
+				gate.await(t, logged, "msg=flow", "inlet=tun", "client="+conn.LocalAddr().String(), "network="+network, "name="+c.name, "type="+c.typ)
 			})
 		}
 	}
@@ -318,9 +332,9 @@ func testOnePort(t *testing.T, n *namespaces) {
 
 // testStatus asks the gateway what the other tests have made it do.
 func testStatus(t *testing.T, n *namespaces) {
-	var s appliance.Status
-	if err := json.Unmarshal([]byte(n.run(t, "gate", n.binary, "status", "--json", "--config", n.config("gate"))), &s); err != nil {
-		t.Fatal(err)
+	s := n.status(t)
+	if s.TUN["tcp_handed_back"] != 0 || s.Handover != "off" {
+		t.Errorf("the kernel was given connections, with handover %s: %v", s.Handover, s.TUN)
 	}
 	if s.Flows.Joined["A"] == 0 || s.Flows.Joined["D"] == 0 || s.Flows.Refused["connection refused"] == 0 || s.Names.Mapped == 0 ||
 		s.DNS["fake"] == 0 || s.DNS["nx_domain"] == 0 || s.TUN["received"] == 0 || s.Uplink != "IPv4 and IPv6" {
@@ -360,7 +374,7 @@ func testStatus(t *testing.T, n *namespaces) {
 
 // testParallelDownloads fetches 1 MiB a thousand times at once. The gateway is
 // the one that users run: with the race detector it is many times slower.
-func testParallelDownloads(t *testing.T, n *namespaces) {
+func testParallelDownloads(t *testing.T, n *namespaces, settings string) {
 	plain := *n
 	plain.binary = n.build(t, "plain")
 	gate := plain.serve(t, "gate", settings)
@@ -618,6 +632,15 @@ func (n *namespaces) run(t *testing.T, host string, args ...string) string {
 		t.Fatalf("on %s, %q: %v", host, args, err)
 	}
 	return string(out)
+}
+
+// status returns what the gateway says of itself.
+func (n *namespaces) status(t *testing.T) (s appliance.Status) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(n.run(t, "gate", n.binary, "status", "--json", "--config", n.config("gate"))), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // dig returns the reply to a query that is written as dig's arguments.

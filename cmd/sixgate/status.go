@@ -52,6 +52,7 @@ func printStatus(w io.Writer, s appliance.Status) error {
 	fmt.Fprintf(t, "running\tfor %v, version %s\n", time.Since(s.Started).Round(time.Second), s.Version)
 	fmt.Fprintf(t, "uplink\t%s\n", s.Uplink)
 	fmt.Fprintf(t, "lan\t%s\n", s.LAN)
+	fmt.Fprintf(t, "handover\t%s; %d connections went to the kernel\n", s.Handover, s.TUN["tcp_handed_back"])
 	fmt.Fprintf(t, "names\t%d mapped of %d\n", s.Names.Mapped, s.Names.Room)
 	fmt.Fprintf(t, "flows\t%d live; ever: %s\n", s.Flows.Live, counts(s.Flows.Joined))
 	fmt.Fprintf(t, "refused\t%s\n", counts(s.Flows.Refused))

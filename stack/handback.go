@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -22,19 +21,14 @@ var ErrNotTaken = errors.New("the kernel does not take it")
 // that the network made.
 const soonest = 200 * time.Millisecond
 
-// lent is a connection that the kernel has.
-type lent struct {
-	again chan uint8 // hops left of a SYN that came once more, before conn
-	conn  net.Conn   // nil until the kernel has taken the SYN; guarded by tcpSide.mu
-}
-
 // HandBack gives the SYN back to the kernel, which should hand it to a
 // listening socket of the caller's, and returns the connection, which arrived
-// tells of. Until the handler returns, the stack answers no segment of it.
+// tells of and the caller closes. Until the handler returns, the stack answers
+// no segment of it.
 //
 // The error is ErrNotTaken where the kernel sends the SYN back here, or lets
 // the client repeat it in vain, and ETIMEDOUT where a client says nothing more
-// for 7 s.
+// for as long as it may take to answer a SYN-ACK.
 func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn) (net.Conn, error) {
 	syn := whole(r.quote)
 	if syn == nil {
@@ -44,16 +38,13 @@ func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn) (net
 		return nil, r.errorf(errAnswered)
 	}
 	complete(syn)
-	l := &lent{again: make(chan uint8, 1)}
-	r.side.lend(r, l)
-	conn, err := r.side.offer(ctx, syn, l, arrived)
+	conn, err := r.side.offer(ctx, syn, r.side.lend(r), arrived)
 	if errors.Is(err, ErrNotTaken) {
 		r.side.takeBack(r)
 		r.answered.Store(false)
 		r.side.counters.tcpNotTaken.Add(1)
 		return nil, err
 	}
-	r.side.settle(l, conn)
 	r.syn.Complete(false)
 	r.side.release(r)
 	r.quote = nil // no ICMP message will need it
@@ -67,7 +58,7 @@ func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn) (net
 }
 
 // offer sends syn to the kernel, and once more where a client repeats it.
-func (t *tcpSide) offer(ctx context.Context, syn []byte, l *lent, arrived <-chan net.Conn) (net.Conn, error) {
+func (t *tcpSide) offer(ctx context.Context, syn []byte, again <-chan uint8, arrived <-chan net.Conn) (net.Conn, error) {
 	abandon := time.NewTimer(handshake)
 	defer abandon.Stop()
 	for range 2 {
@@ -77,7 +68,7 @@ func (t *tcpSide) offer(ctx context.Context, syn []byte, l *lent, arrived <-chan
 			select {
 			case conn := <-arrived:
 				return conn, nil
-			case hops := <-l.again:
+			case hops := <-again:
 				if hops < hopsLeft(syn) {
 					return nil, ErrNotTaken // it was routed back
 				}
@@ -92,87 +83,44 @@ func (t *tcpSide) offer(ctx context.Context, syn []byte, l *lent, arrived <-chan
 	return nil, ErrNotTaken
 }
 
-// lend leaves the connection of r to the kernel.
-func (t *tcpSide) lend(r *TCPRequest, l *lent) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.lent[r.id] = l
-}
+// KeepAlive is how the stack finds clients that are gone, for sockets that
+// carry connections in its stead.
+func KeepAlive() net.KeepAliveConfig { return keepAlive }
 
-// settle notes that the kernel has taken the SYN; conn is nil where it has not.
-func (t *tcpSide) settle(l *lent, conn net.Conn) {
+// lend leaves the connection of r to the kernel, and returns where to hear of
+// the hops that are left to a SYN that comes once more.
+func (t *tcpSide) lend(r *TCPRequest) <-chan uint8 {
+	again := make(chan uint8, 1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l.conn = conn
+	t.lent[r.id] = again
+	return again
 }
 
 // takeBack ends what lend began, if it did.
 func (t *tcpSide) takeBack(r *TCPRequest) {
 	t.mu.Lock()
-	l := t.lent[r.id]
+	defer t.mu.Unlock()
 	delete(t.lent, r.id)
-	t.mu.Unlock()
-	if l != nil && l.conn != nil {
-		l.conn.Close()
-	}
 }
 
 // kernels reports whether pkt is of a connection that the kernel has. It comes
-// here all the same where it asks for the connection anew, and where somebody
-// has removed the rules that lead it to the kernel. These come back soon, and
-// TCP repeats what is lost meanwhile; an RST would end the connection.
+// here all the same where the kernel has not taken it, and where somebody has
+// removed the rules that lead it there. These come back soon, and TCP repeats
+// what is lost meanwhile; an RST would end the connection.
 func (t *tcpSide) kernels(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
 	t.mu.Lock()
-	l, ok := t.lent[id]
-	var conn net.Conn
-	if ok {
-		conn = l.conn
-	}
+	again, ok := t.lent[id]
 	t.mu.Unlock()
-	if !ok || !isSYN(header.TCP(pkt.TransportHeader().Slice()).Flags()) {
-		return ok
-	}
-	syn := whole(quote(pkt))
-	switch {
-	case syn == nil:
-	case conn == nil:
-		select {
-		case l.again <- hopsLeft(syn):
-		default: // one is enough
+	if ok && isSYN(header.TCP(pkt.TransportHeader().Slice()).Flags()) {
+		if syn := whole(quote(pkt)); syn != nil {
+			select {
+			case again <- hopsLeft(syn):
+			default: // one is enough, and nobody listens once the kernel has it
+			}
 		}
-	case connected(conn):
-		// The kernel answers with a challenge (RFC 5961, section 4), and a
-		// client that has lost its connection with an RST.
-		if pkt.RXChecksumValidated {
-			complete(syn)
-		}
-		t.inject(syn)
 	}
-	return true
-}
-
-// tcpClose is TCP_CLOSE of Linux's include/net/tcp_states.h.
-const tcpClose = 7
-
-// connected reports whether c is a socket with a connection behind it. A SYN
-// for one without would reach the listening socket, and open what nobody has
-// dialled.
-func connected(c net.Conn) bool {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return false
-	}
-	state := uint8(tcpClose)
-	raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			state = info.State
-		}
-	})
-	return state != tcpClose
+	return ok
 }
 
 // inject sends a packet out of the device, to the kernel of this host. Where
