@@ -44,7 +44,13 @@ func (b *bench) builtin() []contestant {
 		about:   "as shipped, every name has a fake address",
 		host:    serverName,
 		prepare: b.findSixgate,
-		start:   b.startSixgate,
+		start:   b.startSixgate("off"),
+	}, {
+		name:    "sixgate-handover",
+		about:   "the same, leaving dialled connections to the kernel",
+		host:    serverName,
+		prepare: b.findSixgate,
+		start:   b.startSixgate("on"),
 	}, {
 		name:    "singbox-gvisor",
 		about:   "sing-box " + singbox + ", TUN inbound with its gvisor stack, direct outbound",
@@ -73,10 +79,13 @@ func (b *bench) findSixgate(context.Context) error {
 	return err
 }
 
-func (b *bench) startSixgate(ctx context.Context, n *network) (*process, error) {
-	config := filepath.Join(n.work, "sixgate.toml")
-	text := `[lan]
+func (b *bench) startSixgate(handover string) func(context.Context, *network) (*process, error) {
+	return func(ctx context.Context, n *network) (*process, error) {
+		config := filepath.Join(n.work, "sixgate.toml")
+		text := `[lan]
 interfaces = ["lan0"]
+[tun]
+handover = "` + handover + `"
 [pool]
 state = ""
 [dns]
@@ -87,10 +96,11 @@ socket = ""
 [status]
 listen = ""
 `
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, err
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		return n.start(ctx, "gate", b.sixgate, "serve", "--config", config)
 	}
-	return n.start(ctx, "gate", b.sixgate, "serve", "--config", config)
 }
 
 // buildSingbox builds sing-box once, outside the tree.
