@@ -175,11 +175,17 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 		})
 		tasks.Go(func() error { return a.live(ctx) })
 		tasks.Go(func() error { return a.heed(ctx) })
+		tasks.Go(func() error {
+			minutes := time.NewTicker(dropsPeriod)
+			defer minutes.Stop()
+			a.tellDrops(ctx, minutes.C)
+			return nil
+		})
 		a.Logger.Info("ready")
 		a.Notify("READY=1")
 		<-ctx.Done()
 		a.Notify("STOPPING=1")
-		a.Logger.Info("stopping", "flows", a.parts.gateway.Counters().Live)
+		a.Logger.Info("stopping", "flows", len(a.parts.gateway.Flows()))
 	}
 	stopListening()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

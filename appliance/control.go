@@ -26,6 +26,7 @@ func (a *Appliance) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Status()) })
 	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Flows()) })
 	mux.HandleFunc("GET /names", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.parts.table.Mappings()) })
+	mux.HandleFunc("GET /clients", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Clients()) })
 	mux.HandleFunc("POST /reload", a.serveReload)
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		client, err := a.asClient(r.FormValue("client"))

@@ -3,6 +3,8 @@ package appliance
 import (
 	"net/netip"
 	"time"
+
+	"sixgate/appliance/sight"
 )
 
 // Flow is a flow that lives.
@@ -20,6 +22,15 @@ type Flow struct {
 	Down    int64          `json:"down"`           // payload bytes, far to client
 	Age     float64        `json:"age"`            // seconds
 }
+
+// Client is what a client has met so far.
+type Client = sight.Client
+
+// Failure is what a client could not have.
+type Failure = sight.Failure
+
+// Clients returns the clients that were seen last, the last one first.
+func (a *Appliance) Clients() []Client { return a.parts.sight.Clients(a.parts.gateway.Flows()) }
 
 // Flows returns the flows that live, the oldest first.
 func (a *Appliance) Flows() []Flow {

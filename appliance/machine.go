@@ -25,6 +25,7 @@ type machine struct {
 	denied []netip.Prefix
 
 	memory uint64 // bytes
+	files  uint64 // that the process may have open; 0: nobody knows
 }
 
 // lan is one of the interfaces that are served.
@@ -36,7 +37,7 @@ type lan struct {
 
 // survey looks at the machine, and changes nothing.
 func survey(c *config.Config) (*machine, error) {
-	m := &machine{}
+	m := &machine{files: fileLimit()}
 	var err error
 	if m.own, err = host.LocalAddresses(); err != nil {
 		return nil, err

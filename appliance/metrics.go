@@ -6,6 +6,8 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+
+	"sixgate/appliance/sight"
 )
 
 // writeMetrics writes s in the Prometheus text format. No label is a name or
@@ -17,31 +19,54 @@ func writeMetrics(w io.Writer, s Status) error {
 		fmt.Sprintf(`version=%q,go=%q`, s.Version, runtime.Version()): 1,
 	})
 	m.value("start_time_seconds", "gauge", "when the gateway started, Unix time", uint64(s.Started.Unix()))
-	m.value("flows_live", "gauge", "flows joined and not ended", uint64(s.Flows.Live))
-	m.family("flows_total", "counter", "flows ever joined, by type (RFC 3089, section 2)", labels("type", s.Flows.Joined))
-	m.family("flows_refused_total", "counter", "flows never joined, by reason", labels("reason", s.Flows.Refused))
-	m.family("bytes_total", "counter", "payload carried", labels("direction", map[string]uint64{"up": s.Flows.Up, "down": s.Flows.Down}))
+	m.value("config_time_seconds", "gauge", "when the configuration came into force, Unix time", uint64(s.Loaded.Unix()))
+	m.flows(s)
 	m.value("names_mapped", "gauge", "names with a fake address", uint64(s.Names.Mapped))
 	m.value("names_room", "gauge", "names that can have a fake address", uint64(s.Names.Room))
-	down := map[string]uint64{}
-	for _, r := range s.Resolvers {
-		label := fmt.Sprintf("server=%q", r.Server)
-		if down[label] = 0; r.Down {
-			down[label] = 1
-		}
-	}
-	m.family("resolver_down", "gauge", "whether an upstream resolver is down", down)
-	down = map[string]uint64{}
-	for _, h := range s.Hops {
-		label := fmt.Sprintf("outlet=%q", h.Outlet)
-		if down[label] = 0; h.Down {
-			down[label] = 1
-		}
-	}
-	m.family("outlet_down", "gauge", "whether the SOCKS server of an outlet failed when last asked", down)
+	m.health(s)
 	m.family("dns_answers_total", "counter", "DNS answers, by kind", labels("kind", s.DNS))
+	m.histogram("dns_seconds", "until DNS answers that were not at hand", s.Answers)
 	m.family("tun_total", "counter", "events of the TUN device and its stack", labels("event", s.TUN))
+	m.family("drops_total", "counter", "what limits have refused, or nobody can answer, by reason", labels("reason", s.Drops))
+	m.value("open_files", "gauge", "files and sockets that are open", s.Files.Open)
+	m.value("open_files_limit", "gauge", "files and sockets that may be open", s.Files.Limit)
 	return m.err
+}
+
+// flows writes how flows did.
+func (m *metrics) flows(s Status) {
+	live, total, dials := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
+	for _, k := range s.Flows.Kinds {
+		label := fmt.Sprintf("proto=%q,type=%q,outlet=%q", k.Network, k.Type, k.Outlet)
+		live[label], total[label] = k.Live, k.Joined
+	}
+	for _, d := range s.Dials {
+		dials[fmt.Sprintf("outlet=%q,result=%q", d.Outlet, d.Result)] = d.Count
+	}
+	m.family("flows_live", "gauge", "flows joined and not ended, by type (RFC 3089, section 2)", live)
+	m.family("flows_total", "counter", "flows ever joined, by type (RFC 3089, section 2)", total)
+	m.family("flows_refused_total", "counter", "flows never joined, by reason", labels("reason", s.Flows.Refused))
+	m.family("dials_total", "counter", "dials, by result", dials)
+	m.histogram("dial_seconds", "until connected", s.Connects)
+	m.family("bytes_total", "counter", "payload carried", labels("direction", map[string]uint64{"up": s.Flows.Up, "down": s.Flows.Down}))
+}
+
+// health writes which servers are down.
+func (m *metrics) health(s Status) {
+	resolvers, outlets := map[string]uint64{}, map[string]uint64{}
+	note := func(down map[string]uint64, label string, is bool) {
+		if down[label] = 0; is {
+			down[label] = 1
+		}
+	}
+	for _, r := range s.Resolvers {
+		note(resolvers, fmt.Sprintf("server=%q", r.Server), r.Down)
+	}
+	for _, h := range s.Hops {
+		note(outlets, fmt.Sprintf("outlet=%q", h.Outlet), h.Down)
+	}
+	m.family("resolver_down", "gauge", "whether an upstream resolver is down", resolvers)
+	m.family("outlet_down", "gauge", "whether the SOCKS server of an outlet failed when last asked", outlets)
 }
 
 // metrics writes one family after another, and remembers the first error.
@@ -64,6 +89,16 @@ func (m *metrics) family(name, kind, help string, samples map[string]uint64) {
 			m.printf("sixgate_%s %d\n", name, samples[labels])
 		}
 	}
+}
+
+// histogram writes a distribution.
+func (m *metrics) histogram(name, help string, d sight.Distribution) {
+	m.printf("# HELP sixgate_%s %s\n# TYPE sixgate_%s histogram\n", name, help, name)
+	for _, b := range d.Buckets {
+		m.printf("sixgate_%s_bucket{le=\"%v\"} %d\n", name, b.AtMost, b.Count)
+	}
+	m.printf("sixgate_%s_bucket{le=\"+Inf\"} %d\n", name, d.Count)
+	m.printf("sixgate_%s_sum %v\nsixgate_%s_count %d\n", name, d.Sum, name, d.Count)
 }
 
 func (m *metrics) printf(format string, args ...any) {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"sixgate/appliance/config"
+	"sixgate/appliance/sight"
 	"sixgate/dnsfake"
 	"sixgate/dnsfake/upstream"
 	"sixgate/socks"
@@ -29,6 +30,7 @@ type parts struct {
 	socks    *socks.Server
 	tun      *tunInlet
 	handover *handover
+	sight    *sight.Sight
 	policy   atomic.Pointer[policy] // in force; never nil once built
 	current  func() *machine        // as it was last seen
 	logger   *slog.Logger
@@ -37,7 +39,7 @@ type parts struct {
 // build makes the parts, and touches nothing of the machine, which current
 // returns as it was last seen.
 func build(c *config.Config, current func() *machine, logger *slog.Logger) (*parts, error) {
-	p := &parts{current: current, logger: logger}
+	p := &parts{current: current, logger: logger, sight: sight.New(nil)}
 	var err error
 	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6}); err != nil {
 		return nil, err
@@ -60,6 +62,8 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Policy:   func() *gateway.Policy { return p.policy.Load().flows },
 		Resolver: p.resolver,
 		Logger:   logger,
+		Dialled:  p.sight.Dialled,
+		Ended:    p.sight.Ended,
 	})
 	p.dns, err = dnsfake.New(dnsfake.Config{
 		Table:     p.table,
@@ -71,6 +75,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
 		Logger:    logger,
+		Answered:  p.sight.Answered,
 	})
 	if err != nil {
 		return nil, err

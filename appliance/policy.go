@@ -82,12 +82,21 @@ const (
 	minFlows = 1024
 )
 
-// flowsIn returns how many flows a machine of so many bytes of memory is
+// flowsIn returns how many flows a process of so many bytes of memory and open
+// files, 0 for no bound, is
 // trusted with.
-func flowsIn(memory uint64) int { return int(max(memory/flowMemory, minFlows)) }
+func flowsIn(memory, files uint64) int {
+	n := max(memory/flowMemory, minFlows)
+	if files > 0 {
+		n = min(n, (max(files, 2*spareFiles)-spareFiles)/filesPerFlow)
+	}
+	return int(n)
+}
 
 // flows returns how many flows there may be at a time.
-func flows(c *config.Config, m *machine) int { return cmp.Or(c.Limits.Flows, flowsIn(m.memory)) }
+func flows(c *config.Config, m *machine) int {
+	return cmp.Or(c.Limits.Flows, flowsIn(m.memory, m.files))
+}
 
 // servers returns where to find the resolvers to ask.
 func servers(c *config.Config) func() ([]upstream.Server, error) {

@@ -1,10 +1,15 @@
 package appliance
 
 import (
+	"cmp"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
+	"sixgate/appliance/config"
+	"sixgate/appliance/sight"
 	"sixgate/dnsfake"
 	"sixgate/socks/gateway"
 	"sixgate/socks/outlet"
@@ -16,17 +21,24 @@ type Status struct {
 	Started time.Time `json:"started"`
 	Uplink  string    `json:"uplink"` // families with a default route
 	LAN     string    `json:"lan"`    // interfaces served, with their clients' families
+	Config  string    `json:"config"` // the file in force; "": the built-in defaults
+	Loaded  time.Time `json:"loaded"` // when that came into force
 	Names   Names     `json:"names"`
 
 	Handover string `json:"handover"` // whether the kernel takes over TCP connections, and why not
 
 	Flows struct {
-		Live    int64             `json:"live"`
+		Live    uint64            `json:"live"`
 		Joined  map[string]uint64 `json:"joined"`  // ever, by type A to D
 		Refused map[string]uint64 `json:"refused"` // ever, by reason
 		Up      uint64            `json:"up"`      // payload bytes, client to far
 		Down    uint64            `json:"down"`    // payload bytes, far to client
+		Kinds   []FlowKind        `json:"kinds"`
 	} `json:"flows"`
+
+	Dials    []DialCount        `json:"dials"`
+	Connects sight.Distribution `json:"connects"` // of dials, until connected
+	Answers  sight.Distribution `json:"answers"`  // of DNS, of those that were not at hand
 
 	Resolvers []Resolver `json:"resolvers"` // in the order of preference
 
@@ -34,6 +46,31 @@ type Status struct {
 
 	DNS map[string]uint64 `json:"dns"` // answers, by kind
 	TUN map[string]uint64 `json:"tun"` // events of the device and its stack
+
+	Drops map[string]uint64 `json:"drops"` // what limits have refused, or nobody can answer, by reason
+	Files Files             `json:"files"`
+}
+
+// FlowKind counts flows of one kind.
+type FlowKind struct {
+	Network string `json:"network"`
+	Type    string `json:"type"`
+	Outlet  string `json:"outlet"`
+	Live    uint64 `json:"live"`
+	Joined  uint64 `json:"joined"` // ever
+}
+
+// DialCount says how often dials by an outlet ended how.
+type DialCount struct {
+	Outlet string `json:"outlet"`
+	Result string `json:"result"` // "connected", or why not
+	Count  uint64 `json:"count"`
+}
+
+// Files are the open files of the process, which sockets are, too.
+type Files struct {
+	Open  uint64 `json:"open"`
+	Limit uint64 `json:"limit"`
 }
 
 // Names says how full the mapping table is.
@@ -100,10 +137,12 @@ type Mapping = dnsfake.Mapping
 
 // Status returns how the gateway is now.
 func (a *Appliance) Status() Status {
-	m, flows := a.machine.Load(), a.parts.gateway.Counters()
+	m, p := a.machine.Load(), a.parts.policy.Load()
 	s := Status{
 		Version: a.Version,
 		Started: a.started,
+		Config:  p.config.File,
+		Loaded:  p.since,
 		Uplink:  familyNames(m.uplink),
 		LAN:     m.String(),
 		Names:   Names{Mapped: a.parts.table.Len(), Room: a.parts.table.Cap()},
@@ -111,6 +150,9 @@ func (a *Appliance) Status() Status {
 		DNS:     fields(a.parts.dns.Counters()),
 
 		Handover: a.parts.handover.String(),
+		Connects: a.parts.sight.Connects.Snapshot(),
+		Answers:  a.parts.sight.Answers.Snapshot(),
+		Files:    openFiles(),
 	}
 	for _, h := range a.parts.resolver.Health() {
 		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed}
@@ -122,17 +164,45 @@ func (a *Appliance) Status() Status {
 	if packets := a.packets.Load(); packets != nil {
 		s.TUN = fields(packets.Counters())
 	}
-	s.Flows.Live, s.Flows.Up, s.Flows.Down = flows.Live, flows.Up, flows.Down
-	s.Flows.Joined = map[string]uint64{}
-	for _, t := range gateway.Types {
-		s.Flows.Joined[t.String()] = flows.Joined[t]
-	}
-	s.Flows.Refused = map[string]uint64{}
-	for reply, n := range flows.Refused {
-		s.Flows.Refused[reply.String()] = n
-	}
+	flows := a.parts.gateway.Counters()
+	s.countFlows(flows)
+	s.countDials(a.parts.sight.Dials())
+	s.Drops = drops(s.TUN, s.DNS, flows.OverLimit)
+	maps.DeleteFunc(s.DNS, func(key string, _ uint64) bool { return slices.Contains(dnsReasons(), key) })
 	return s
 }
+
+func (s *Status) countFlows(c gateway.Counters) {
+	s.Flows.Up, s.Flows.Down = c.Up, c.Down
+	s.Flows.Joined, s.Flows.Refused = map[string]uint64{}, map[string]uint64{}
+	for _, t := range gateway.Types {
+		s.Flows.Joined[t.String()] = 0
+	}
+	for kind, n := range c.Joined {
+		live := c.Live[kind]
+		s.Flows.Live += live
+		s.Flows.Joined[kind.Type.String()] += n
+		s.Flows.Kinds = append(s.Flows.Kinds, FlowKind{kind.Network, kind.Type.String(), outletName(kind.Outlet), live, n})
+	}
+	slices.SortFunc(s.Flows.Kinds, func(a, b FlowKind) int {
+		return cmp.Or(strings.Compare(a.Outlet, b.Outlet), strings.Compare(a.Network, b.Network), strings.Compare(a.Type, b.Type))
+	})
+	for reply, n := range c.Refused {
+		s.Flows.Refused[reply.String()] = n
+	}
+}
+
+func (s *Status) countDials(dials map[sight.Dial]uint64) {
+	for d, n := range dials {
+		s.Dials = append(s.Dials, DialCount{outletName(d.Outlet), d.Result, n})
+	}
+	slices.SortFunc(s.Dials, func(a, b DialCount) int {
+		return cmp.Or(strings.Compare(a.Outlet, b.Outlet), strings.Compare(a.Result, b.Result))
+	})
+}
+
+// outletName returns the name of an outlet as rules have it.
+func outletName(name string) string { return cmp.Or(name, config.BuiltInDirect) }
 
 // fields returns the counts of a Counters struct by their names in
 // lower_case.

@@ -67,9 +67,27 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 	one := recentReply{made: s.conf.Table.now(), hosts: s.hostsGeneration(), policy: s.conf.Policy()}
 	a := s.answer(ctx, req)
 	s.count(a.kind)
+	if s.conf.Answered != nil {
+		q := req.question[0]
+		s.conf.Answered(client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(), s.conf.Table.now().Sub(one.made))
+	}
 	reply := req.reply(a)
 	s.remember(one, query, reply, req, a)
 	return reply
+}
+
+// failure returns why a client that wants to connect cannot; "" if it can, or
+// by another answer.
+func (a answer) failure() string {
+	switch {
+	case a.kind == nxdomain:
+		return "there is no such name"
+	case a.kind == servfail && a.edeText != "":
+		return "no answer: " + a.edeText
+	case a.kind == servfail:
+		return "no answer from the resolvers"
+	}
+	return ""
 }
 
 // answer answers a query that is in good form.

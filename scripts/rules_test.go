@@ -32,11 +32,12 @@ var rooms = []string{"appliance", "cmd", "dnsfake", "scripts", "socks", "stack"}
 var mayImport = map[string][]string{
 	"cmd/sixgate": {"appliance", "appliance/config"},
 	"appliance": {
-		"appliance/config", "appliance/confine", "appliance/host", "dnsfake", "dnsfake/upstream", "stack",
+		"appliance/config", "appliance/confine", "appliance/host", "appliance/sight", "dnsfake", "dnsfake/upstream", "stack",
 		"socks", "socks/datagram", "socks/gateway", "socks/outlet", "socks/relay", "socks/route",
 	},
 	"appliance/config":  {"socks", "socks/route"},
 	"appliance/confine": {"appliance/host", "stack"},
+	"appliance/sight":   {"socks", "socks/gateway"},
 	"appliance/host":    {},
 	"dnsfake":           {"dnsfake/upstream"},
 	"dnsfake/upstream":  {},

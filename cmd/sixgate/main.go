@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string) int {
 		RunE:          func(*cobra.Command, []string) error { return usageError{errors.New("no command given")} },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), runCommand(), insideCommand(), statusCommand(), flowsCommand(), namesCommand(), explainCommand(), reloadCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), runCommand(), insideCommand(), statusCommand(), flowsCommand(), clientsCommand(), namesCommand(), explainCommand(), reloadCommand(), cleanupCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

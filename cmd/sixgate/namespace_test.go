@@ -363,8 +363,14 @@ func testStatus(t *testing.T, n *namespaces) {
 			t.Errorf("no %q in what explains %s:\n%s", want, target, told)
 		}
 	}
+	clients := n.run(t, "gate", n.binary, "clients", "--config", n.config("gate"))
+	for _, want := range []string{"192.168.77.2 ", "fd00:77::2 ", "reached ", "failed DNS nowhere.test A", "failed tcp closed.test:80"} {
+		if !strings.Contains(clients, want) {
+			t.Errorf("no %q among the clients:\n%s", want, clients)
+		}
+	}
 	metrics := n.run(t, "gate", "curl", "-sS", "http://127.0.0.1:8064/metrics")
-	if !strings.Contains(metrics, "\nsixgate_flows_total{type=\"B\"} ") {
+	if !strings.Contains(metrics, "\nsixgate_flows_total{proto=\"tcp\",type=\"B\",outlet=\"direct\"} ") {
 		t.Errorf("no flows in the metrics:\n%s", metrics)
 	}
 	if health := n.run(t, "gate", "curl", "-sS", "http://127.0.0.1:8064/healthz"); health != "ok\n" {

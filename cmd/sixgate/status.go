@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -50,6 +51,7 @@ func askCommand(cmd *cobra.Command, ask func(ctx context.Context, socket string)
 func printStatus(w io.Writer, s appliance.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "running\tfor %v, version %s\n", time.Since(s.Started).Round(time.Second), s.Version)
+	fmt.Fprintf(t, "config\t%s, in force for %v\n", cmp.Or(s.Config, "none: the defaults"), time.Since(s.Loaded).Round(time.Second))
 	fmt.Fprintf(t, "uplink\t%s\n", s.Uplink)
 	fmt.Fprintf(t, "lan\t%s\n", s.LAN)
 	fmt.Fprintf(t, "handover\t%s; %d connections went to the kernel\n", s.Handover, s.TUN["tcp_handed_back"])
@@ -59,6 +61,8 @@ func printStatus(w io.Writer, s appliance.Status) error {
 	fmt.Fprintf(t, "bytes\t%d up, %d down\n", s.Flows.Up, s.Flows.Down)
 	fmt.Fprintf(t, "dns\t%d fake, %d real, %d no such name, %d no such data, %d failed\n",
 		s.DNS["fake"], s.DNS["real"], s.DNS["nx_domain"], s.DNS["no_data"], s.DNS["serv_fail"])
+	fmt.Fprintf(t, "dropped\t%s\n", counts(s.Drops))
+	fmt.Fprintf(t, "files\t%d open of %d\n", s.Files.Open, s.Files.Limit)
 	for _, r := range s.Resolvers {
 		state := fmt.Sprintf("%.1f ms", r.RTT*1000)
 		if r.Down {

@@ -100,6 +100,7 @@ type target struct {
 
 // egress is one way out, with one address to all destinations.
 type egress struct {
+	outlet string
 	opened chan struct{} // closed when conn and err stand
 	conn   outlet.PacketConn
 	err    error
@@ -275,7 +276,7 @@ func (a *association) egress(ctx context.Context, by picked) (*egress, error) {
 	a.mu.Lock()
 	e, shared := a.egresses[name]
 	if !shared {
-		e = &egress{opened: make(chan struct{})}
+		e = &egress{outlet: name, opened: make(chan struct{})}
 		a.egresses[name] = e
 	}
 	a.mu.Unlock()
@@ -346,7 +347,7 @@ func (a *association) answer(e *egress) {
 				return
 			}
 			e.last.Store(time.Now().UnixNano())
-			a.heard(from.IP)
+			a.heard(from.IP, e.outlet)
 			if a.client.WriteTo(buf[:n], from) == nil {
 				a.flow.moved.Down.Add(int64(n))
 			}
@@ -358,7 +359,7 @@ func (a *association) answer(e *egress) {
 }
 
 // heard counts the association once by the family of a peer that answers.
-func (a *association) heard(from netip.Addr) {
+func (a *association) heard(from netip.Addr, outlet string) {
 	family := 0
 	if from.Is6() {
 		family = 1
@@ -368,6 +369,6 @@ func (a *association) heard(from netip.Addr) {
 	a.families[family] = true
 	a.mu.Unlock()
 	if first {
-		a.gateway.join(a.flow, from)
+		a.gateway.join(a.flow, from, outlet)
 	}
 }

@@ -158,7 +158,7 @@ func TestServeAssociation(t *testing.T) {
 				t.Errorf("answered %v, want it from %s", got, from)
 			}
 		}
-		if n := g.Counters(); n.Joined[A] != 1 || n.Joined[B] != 1 || n.Live != 1 || n.Down != 6 {
+		if n := g.Counters(); n.Joined[Kind{"udp", A, ""}] != 1 || n.Joined[Kind{"udp", B, ""}] != 1 || len(n.Live) != 1 || n.Down != 6 {
 			t.Errorf("counters %+v", n)
 		}
 		if flows := g.Flows(); len(flows) != 1 || flows[0].Down != 6 || flows[0].Network != "udp" {
@@ -178,7 +178,7 @@ func TestServeAssociation(t *testing.T) {
 		c.Close()
 		<-done
 		<-def.opened[1].closed
-		if n := g.Counters(); n.Live != 0 || len(g.Flows()) != 0 {
+		if n := g.Counters(); len(n.Live) != 0 || len(g.Flows()) != 0 {
 			t.Errorf("counters %+v", n)
 		}
 	})
@@ -333,7 +333,7 @@ func TestServeBind(t *testing.T) {
 		far.Close()
 		p.client.Close()
 		synctest.Wait()
-		if c := g.Counters(); c.Joined[B] != 1 || c.Down != 2 || c.Live != 0 {
+		if c := g.Counters(); c.Joined[Kind{"tcp", B, ""}] != 1 || c.Down != 2 || len(c.Live) != 0 {
 			t.Errorf("counters %+v", c)
 		}
 	})
@@ -412,7 +412,7 @@ func TestServeTooMany(t *testing.T) {
 		<-p.given
 		late := newPending()
 		g.Serve(t.Context(), fakeSession, late)
-		if !errors.Is(late.refused, syscall.ENOBUFS) || g.Counters().Refused[socks.GeneralFailure] != 1 {
+		if !errors.Is(late.refused, syscall.ENOBUFS) || g.Counters().OverLimit != 1 {
 			t.Errorf("refused with %v", late.refused)
 		}
 		p.client.Close()

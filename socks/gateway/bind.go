@@ -57,7 +57,7 @@ func (g *Gateway) serveBind(ctx context.Context, f *flow, p PendingBind) error {
 		return fmt.Errorf("accepting %s: %w", f.Client, err)
 	}
 	f.note(func(w *way) { w.far = peer })
-	g.join(f, peer.Addr())
+	g.join(f, peer.Addr(), f.way().outlet)
 	return g.carry(f, near, far)
 }
 

@@ -1,49 +1,53 @@
 package gateway
 
 import (
-	"sync/atomic"
+	"maps"
 
 	"sixgate/socks"
 )
 
+// Kind is what flows are counted by.
+type Kind struct {
+	Network string // as in Session
+	Type    Type
+	Outlet  string // "" is the default
+}
+
 // Counters are what a gateway has done since it was built.
 type Counters struct {
-	Live    int64                  // sessions joined and not ended
-	Joined  map[Type]uint64        // sessions ever joined, by type; one to many peers counts once a type
+	Live    map[Kind]uint64        // sessions joined and not ended
+	Joined  map[Kind]uint64        // sessions ever joined; one to many peers counts once a type
 	Refused map[socks.Reply]uint64 // sessions that were never joined, by reason
 	Up      uint64                 // payload bytes, client to far
 	Down    uint64                 // payload bytes, far to client
+
+	OverLimit uint64 // of the refused: above Policy.Flows or a client's share of it
 }
 
+// counters is what cannot be seen of the flows that live. Gateway.mu guards it.
 type counters struct {
-	live     atomic.Int64
-	joined   [len(Types)]atomic.Uint64
-	refused  [socks.AddressUnsupported + 1]atomic.Uint64
-	up, down uint64 // of ended sessions, guarded by Gateway.mu
+	joined    map[Kind]uint64
+	refused   map[socks.Reply]uint64
+	up, down  uint64 // of ended sessions
+	overLimit uint64
 }
 
-// refuse counts a session that err refused.
-func (c *counters) refuse(err error) { c.refused[socks.ReplyOf(err)].Add(1) }
+func newCounters() counters {
+	return counters{joined: make(map[Kind]uint64), refused: make(map[socks.Reply]uint64)}
+}
 
 // Counters returns a snapshot.
 func (g *Gateway) Counters() Counters {
-	c := Counters{
-		Live:    g.counters.live.Load(),
-		Joined:  map[Type]uint64{},
-		Refused: map[socks.Reply]uint64{},
-	}
-	for i, t := range Types {
-		c.Joined[t] = g.counters.joined[i].Load()
-	}
-	for r := range g.counters.refused {
-		if n := g.counters.refused[r].Load(); n > 0 {
-			c.Refused[socks.Reply(r)] = n
-		}
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.Up, c.Down = g.counters.up, g.counters.down
+	c := Counters{
+		Live: make(map[Kind]uint64), Joined: maps.Clone(g.counters.joined), Refused: maps.Clone(g.counters.refused),
+		Up: g.counters.up, Down: g.counters.down, OverLimit: g.counters.overLimit,
+	}
 	for f := range g.flows {
+		if w := f.way(); w.typ != 0 {
+			c.Live[Kind{f.Network, w.typ, w.outlet}]++
+		}
 		c.Up += uint64(f.moved.Up.Load())
 		c.Down += uint64(f.moved.Down.Load())
 	}

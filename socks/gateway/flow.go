@@ -67,7 +67,7 @@ var (
 func (g *Gateway) begin(s Session) (*flow, error) {
 	f, err := g.admit(s)
 	if err != nil {
-		g.log(f, f.goes, err)
+		g.over(f, f.goes, err)
 	}
 	return f, err
 }
@@ -80,7 +80,8 @@ func (g *Gateway) admit(s Session) (*flow, error) {
 	case g.closing:
 		return f, errClosing
 	case !g.quota.take(s, f.policy.Flows, f.policy.FlowsPerClient):
-		g.counters.refuse(errTooMany)
+		g.counters.refused[socks.ReplyOf(errTooMany)]++
+		g.counters.overLimit++
 		return f, errTooMany
 	}
 	g.live.Add(1)
@@ -88,35 +89,37 @@ func (g *Gateway) admit(s Session) (*flow, error) {
 	return f, nil
 }
 
-// join counts f as joined to a far side of this address.
-func (g *Gateway) join(f *flow, far netip.Addr) {
-	t := TypeOf(f.Client.Addr(), far)
-	f.note(func(w *way) {
-		if w.typ == 0 {
-			g.counters.live.Add(1)
-		}
-		w.typ = t
-	})
-	g.counters.joined[t-A].Add(1)
+// join counts f as joined by an outlet to a far side of this address.
+func (g *Gateway) join(f *flow, far netip.Addr, outlet string) {
+	k := Kind{f.Network, TypeOf(f.Client.Addr(), far), outlet}
+	f.note(func(w *way) { w.typ, w.outlet = k.Type, outlet })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counters.joined[k]++
 }
 
 // end counts and logs how f went.
 func (g *Gateway) end(f *flow, err error) {
 	defer g.live.Done()
 	w := f.way()
-	switch {
-	case w.typ != 0:
-		g.counters.live.Add(-1)
-	case err != nil:
-		g.counters.refuse(err)
-	}
 	g.mu.Lock()
+	if w.typ == 0 && err != nil {
+		g.counters.refused[socks.ReplyOf(err)]++
+	}
 	g.quota.give(f.Session)
 	delete(g.flows, f)
 	g.counters.up += uint64(f.moved.Up.Load())
 	g.counters.down += uint64(f.moved.Down.Load())
 	g.mu.Unlock()
-	g.log(f, w, err)
+	g.over(f, w, err)
+}
+
+func (f *flow) snapshot() Flow {
+	w := f.way()
+	return Flow{
+		Session: f.Session, Real: w.dest, Outlet: w.outlet, Far: w.far, Type: w.typ,
+		Up: f.moved.Up.Load(), Down: f.moved.Down.Load(), Started: f.started,
+	}
 }
 
 // Flows returns the sessions that have begun and not ended, the oldest first.
@@ -125,11 +128,7 @@ func (g *Gateway) Flows() []Flow {
 	defer g.mu.Unlock()
 	flows := make([]Flow, 0, len(g.flows))
 	for f := range g.flows {
-		w := f.way()
-		flows = append(flows, Flow{
-			Session: f.Session, Real: w.dest, Outlet: w.outlet, Far: w.far, Type: w.typ,
-			Up: f.moved.Up.Load(), Down: f.moved.Down.Load(), Started: f.started,
-		})
+		flows = append(flows, f.snapshot())
 	}
 	slices.SortFunc(flows, func(a, b Flow) int {
 		return cmp.Or(a.Started.Compare(b.Started), a.Client.Compare(b.Client))
@@ -140,6 +139,14 @@ func (g *Gateway) Flows() []Flow {
 // log writes the one line of a flow, which is over: whether it was joined, by
 // which type, or with which reply code it was refused; and what ended it, where
 // that was not its two sides.
+// over tells of a session that is over, or was not let in.
+func (g *Gateway) over(f *flow, w way, err error) {
+	g.log(f, w, err)
+	if g.Ended != nil {
+		g.Ended(f.snapshot(), err)
+	}
+}
+
 func (g *Gateway) log(f *flow, w way, err error) {
 	if !g.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return

@@ -48,22 +48,30 @@ type Config struct {
 	Policy   func() *Policy  // in force now, never nil, without fault
 	Resolver outlet.Resolver // for rules that match names by network
 	Logger   *slog.Logger    // may be nil
+
+	// Dialled is told of each dial that is over how long it took, and the error
+	// if it failed. It may be nil.
+	Dialled func(f Flow, took time.Duration, err error)
+	// Ended is told of each session that is over or was not let in, and of what
+	// ended it badly. It may be nil.
+	Ended func(f Flow, err error)
 }
 
 // Gateway relays sessions. Its methods may be called from many goroutines.
 type Gateway struct {
 	Config
-	counters counters
-	dials    dials
-	hosts    hosts
-	relays   context.Context // of all relays
-	abort    context.CancelFunc
+	dials  dials
+	hosts  hosts
+	relays context.Context // of all relays
+	abort  context.CancelFunc
 
 	mu      sync.Mutex
 	closing bool               // guarded by mu
 	quota   quota              // guarded by mu
 	flows   map[*flow]struct{} // that have begun and not ended, guarded by mu
 	live    sync.WaitGroup     // Add under mu while not closing
+
+	counters counters // guarded by mu
 }
 
 // New returns a Gateway.
@@ -71,7 +79,10 @@ func New(c Config) *Gateway {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{Config: c, quota: newQuota(), flows: make(map[*flow]struct{}), hosts: newHosts()}
+	g := &Gateway{
+		Config: c, quota: newQuota(), counters: newCounters(),
+		flows: make(map[*flow]struct{}), hosts: newHosts(),
+	}
 	g.relays, g.abort = context.WithCancel(context.Background())
 	return g
 }
@@ -104,7 +115,11 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 			return err
 		}
 	}
+	began := time.Now()
 	far, err := g.dial(ctx, f)
+	if g.Dialled != nil {
+		g.Dialled(f.snapshot(), time.Since(began), err)
+	}
 	if err != nil {
 		p.Refuse(err)
 		return err
@@ -119,7 +134,7 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 		return fmt.Errorf("accepting %s: %w", f.Client, err)
 	}
 	f.note(func(w *way) { w.far = socks.AddrPortOf(far.RemoteAddr()) })
-	g.join(f, bound.Addr())
+	g.join(f, bound.Addr(), f.way().outlet)
 	return g.carry(f, near, far)
 }
 

@@ -152,7 +152,7 @@ func TestServeJoinsByName(t *testing.T) {
 		if n.held != 0 {
 			t.Error("the name is still held")
 		}
-		if c := g.Counters(); c.Joined[B] != 1 || c.Up != 5 || c.Live != 0 {
+		if c := g.Counters(); c.Joined[Kind{"tcp", B, ""}] != 1 || c.Up != 5 || len(c.Live) != 0 {
 			t.Errorf("counters %+v", c)
 		}
 		for _, want := range []string{"inlet=tun", "client=192.0.2.2:40000", "name=v6only.test", "dest=198.18.0.16:80", "type=B", "up=5"} {

@@ -1,0 +1,2 @@
+// Package sight remembers what the clients of a gateway meet.
+package sight
