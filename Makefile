@@ -10,7 +10,7 @@ BENCH ?=
 
 SCRIPTS := scripts/checkunit scripts/demo scripts/setup scripts/topology .ci/run
 
-.PHONY: help setup build demo test check fuzz bench clean
+.PHONY: help setup build docs demo test check fuzz bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -24,6 +24,11 @@ build: ## build bin/sixgate, static
 		-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' \
 		-o bin/sixgate ./cmd/sixgate
 
+docs: ## write manual pages and shell completions to bin/
+	mkdir -p bin/man bin/completions
+	$(GO) run -tags man ./cmd/sixgate bin/man
+	@for shell in bash zsh fish; do $(GO) run ./cmd/sixgate completion $$shell >bin/completions/sixgate.$$shell; done
+
 demo: setup build ## show the gateway at work, in network namespaces (as root)
 	@scripts/demo
 
@@ -34,6 +39,7 @@ test: setup check ## run everything that can fail (namespace tests: as root)
 check: setup ## formatting, vet, staticcheck, shellcheck, the unit, the rules of the tree
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags man ./cmd/sixgate
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	shellcheck $(SCRIPTS)
 	$(GO) test ./scripts

@@ -167,7 +167,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
 	a.parts.hosts.Reload() // before the first query
 	tasks.Go(func() error { return a.parts.hosts.Run(ctx) })
-	err := a.listen(ctx, tasks, dns)
+	err := hostError(a.listen(ctx, tasks, dns))
 	if err == nil {
 		a.listenSight(ctx, tasks)
 		tasks.Go(func() error {
@@ -226,7 +226,7 @@ func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
 		if err != nil {
 			a.Logger.Warn("nobody can ask this gateway", "err", err)
 		} else {
-			tasks.Go(func() error { return serveHTTP(ctx, ln, a.controlRoutes()) })
+			tasks.Go(func() error { return serveHTTP(ctx, ln, a.controlRoutes(), a.Logger) })
 		}
 	}
 	if addr := a.config().Status.Listen; addr.IsValid() {
@@ -235,7 +235,7 @@ func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
 			a.Logger.Warn("no status page", "err", err)
 			return
 		}
-		tasks.Go(func() error { return serveHTTP(ctx, opened[0].listener, a.statusRoutes()) })
+		tasks.Go(func() error { return serveHTTP(ctx, opened[0].listener, a.statusRoutes(), a.Logger) })
 	}
 }
 
@@ -290,6 +290,11 @@ func CleanUp(c *config.Config) error {
 
 // hostError marks err as ErrHost where the machine lacks a device, a right or a program.
 func hostError(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		if held, unknown := capabilities(); unknown == nil && lacking(held) != "" {
+			return fmt.Errorf("%w: %w; the process lacks %s: %s", ErrHost, err, lacking(held), grant())
+		}
+	}
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrHost, err)
 	}

@@ -67,13 +67,45 @@ func checkTUN() Finding {
 }
 
 func checkCapabilities() Finding {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	err := unix.Capget(&header, &data[0])
-	if err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+	held, err := capabilities()
+	if err == nil && held&(1<<unix.CAP_NET_ADMIN) == 0 {
 		err = unix.EPERM
 	}
-	return finding("capability CAP_NET_ADMIN", "held", err, "run as root, or setcap cap_net_admin,cap_net_bind_service+ep on the program")
+	return finding("capability CAP_NET_ADMIN", "held", err, grant())
+}
+
+// capabilities returns the effective ones of this process, a bit each.
+func capabilities() (uint64, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("reading capabilities: %w", err)
+	}
+	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
+}
+
+// grant tells how to give the program its capabilities.
+func grant() string {
+	program, err := os.Executable()
+	if err != nil {
+		program = "sixgate"
+	}
+	return "run as root, or once: setcap cap_net_admin,cap_net_bind_service+ep " + program
+}
+
+// lacking names those of the capabilities that a gateway needs which held does
+// not have; "" is none.
+func lacking(held uint64) string {
+	var names []string
+	for _, c := range []struct {
+		name string
+		bit  int
+	}{{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE}} {
+		if held&(1<<c.bit) == 0 {
+			names = append(names, c.name)
+		}
+	}
+	return strings.Join(names, " and ")
 }
 
 func checkUplink(m *machine) Finding {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -35,7 +36,7 @@ func TestControlSocket(t *testing.T) {
 		go func() {
 			ended <- serveHTTP(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				json.NewEncoder(w).Encode(life)
-			}))
+			}), slog.New(slog.DiscardHandler))
 		}()
 		if err := Ask(t.Context(), path, "/status", &got); err != nil || got != life {
 			t.Errorf("%s: answer %q, %v", life, got, err)

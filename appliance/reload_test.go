@@ -173,7 +173,7 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- serveHTTP(ctx, ln, a.controlRoutes()) }()
+	go func() { served <- serveHTTP(ctx, ln, a.controlRoutes(), a.Logger) }()
 
 	next = config.Complaints{{File: "next", Line: 7, Key: "tun.mtu", Text: "wrong"}}
 	err = AskReload(t.Context(), path)

@@ -205,15 +205,15 @@ func (s *Server) failure(err error) answer {
 	switch {
 	case errors.Is(err, ErrPoolFull):
 		s.tally.poolFull.Add(1)
-		s.warn(err)
+		s.warn("names get no address", err)
 		a.edeText = "fake pool exhausted"
 	case errors.Is(err, errTooManyNames):
 		s.tally.tooManyNames.Add(1)
-		s.warn(err)
+		s.warn("names get no address", err)
 		a.edeText = err.Error()
 	case errors.Is(err, errLoop):
 		s.tally.loop.Add(1)
-		s.warn(err)
+		s.warn("names get no address", err)
 		a.edeText = errLoop.Error()
 	case errors.As(err, &server) && server.told.InfoCode != 0:
 		a.ede, a.edeText = server.told.InfoCode, server.told.ExtraText
@@ -225,10 +225,10 @@ func (s *Server) failure(err error) answer {
 	return a
 }
 
-// warn logs at most once a minute that names cannot be answered.
-func (s *Server) warn(err error) {
+// warn logs at most once a minute what does not go well.
+func (s *Server) warn(what string, err error) {
 	now, last := s.conf.Table.now().Unix(), s.warned.Load()
 	if now-last >= 60 && s.warned.CompareAndSwap(last, now) {
-		s.conf.Logger.Warn("names get no address", "err", err)
+		s.conf.Logger.Warn(what, "err", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 )
 
 const (
@@ -39,6 +40,14 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 		n, controls, _, from, err := conn.ReadMsgUDPAddrPort(query, control)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if short(err) {
+			s.warn("reading queries", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("reading queries on %s: %w", conn.LocalAddr(), err)

@@ -40,8 +40,8 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 			return nil
 		case err == nil:
 			streams.Go(func() { s.ServeStream(ctx, conn) })
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
-			errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ECONNABORTED):
+		case short(err), errors.Is(err, syscall.ECONNABORTED):
+			s.warn("accepting DNS clients", err)
 			select { // others give up what is short
 			case <-time.After(acceptPause):
 			case <-ctx.Done():
@@ -50,6 +50,12 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("accepting on %s: %w", ln.Addr(), err)
 		}
 	}
+}
+
+// short reports whether err is of the machine, which lacks something for now.
+func short(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) ||
+		errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM)
 }
 
 // ServeStream answers the queries on conn, each as soon as its answer is there

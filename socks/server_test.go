@@ -468,7 +468,7 @@ func TestAcceptErrors(t *testing.T) {
 		}
 		ln.dial().Close()
 		stop()
-		if !strings.Contains(log.String(), "too many open files") {
+		if !strings.Contains(log.String(), "too many open files") || strings.Count(log.String(), "\n") != 1 {
 			t.Errorf("log: %s", &log)
 		}
 	})

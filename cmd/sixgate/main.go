@@ -25,10 +25,8 @@ const (
 // defaultConfig is read when it exists and no --config is given.
 const defaultConfig = "/etc/sixgate/sixgate.toml"
 
-func main() { os.Exit(run(context.Background(), os.Args[1:])) }
-
-// run runs one command line and returns the exit code.
-func run(ctx context.Context, args []string) int {
+// rootCommand is what help, completions and manual pages are made of.
+func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "sixgate",
 		Short:         "IPv4/IPv6 gateway by fake addresses (RFC 3089)",
@@ -39,6 +37,12 @@ func run(ctx context.Context, args []string) int {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(), checkCommand(), runCommand(), insideCommand(), statusCommand(), flowsCommand(), clientsCommand(), namesCommand(), explainCommand(), reloadCommand(), cleanupCommand(), versionCommand())
+	return root
+}
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	root := rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
