@@ -32,6 +32,7 @@ const (
 type done struct {
 	Seconds   float64
 	Bytes     float64 // those that have reached the other end
+	Sent      float64 // those of datagrams, some of which may be lost
 	Exchanges int
 	Errors    int // exchanges that went wrong
 	LastError string
@@ -44,6 +45,7 @@ type done struct {
 func load(ctx context.Context, args []string) error {
 	kinds := map[string]func(context.Context, netip.Addr, int, time.Duration) (done, error){
 		"up": up, "down": down, "connect": connect, "request": request, "idle": idle,
+		"small": letters(message), "large": letters(large), "single": send(false), "bundled": send(true), "silent": silent,
 	}
 	if len(args) != 4 || kinds[args[0]] == nil {
 		return fmt.Errorf("loading the gateway: got arguments %q", args)

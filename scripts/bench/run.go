@@ -110,7 +110,7 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 		return r, fmt.Errorf("%w%s", err, program.lastWords())
 	}
 	defer client.stop()
-	if s.load == "idle" {
+	if s.load == "idle" || s.load == "silent" {
 		time.Sleep(settle)
 	}
 	after, err := look(program, server, client)

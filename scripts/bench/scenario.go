@@ -35,6 +35,7 @@ func scenarios() []scenario {
 		scenario{name: "idle/1000", table: memory, load: "idle", n: 1000},
 		scenario{name: "idle/10000", table: memory, load: "idle", n: 10000},
 	)
+	all = append(all, datagrams()...)
 	for _, trouble := range []struct {
 		name  string
 		cable cable

@@ -39,6 +39,9 @@ func serve(ctx context.Context, _ []string) error {
 		}
 		go accept(listener, answer)
 	}
+	if err := serveDatagrams(); err != nil {
+		return err
+	}
 	names, err := net.ListenUDP("udp4", &net.UDPAddr{Port: dnsPort})
 	if err != nil {
 		return err
