@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -16,9 +17,11 @@ const (
 	maxQueued = 128 << 10 // bytes
 )
 
-// datagramQueue is what has come in of a flow and waits.
+// datagramQueue is what has come in of a flow and waits, for as long as nobody
+// takes it.
 type datagramQueue struct {
-	done chan struct{} // closed with the flow
+	done chan struct{}                         // closed with the flow
+	take atomic.Pointer[func(Datagrams) error] // set once under mu, when nothing waits; nil before
 
 	mu       sync.Mutex  // guards what follows
 	ready    sync.Cond   // that one of these has changed
@@ -29,10 +32,17 @@ type datagramQueue struct {
 	alarm    *time.Timer // at deadline; may be nil
 }
 
-// queue keeps a copy of the payload of d, as long as there is room.
-func (q *datagramQueue) queue(d Datagrams) {
+// forwards reports whether what comes in need not wait.
+func (q *datagramQueue) forwards() bool { return q.take.Load() != nil }
+
+// queue keeps a copy of the payload of d, as long as there is room. It is false
+// where d need not wait.
+func (q *datagramQueue) queue(d Datagrams) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.forwards() {
+		return false
+	}
 	each(d.Payload, d.Size, func(b []byte) {
 		if q.closed || len(q.waiting) == maxQueue || q.size+len(b) > maxQueued {
 			return
@@ -43,6 +53,7 @@ func (q *datagramQueue) queue(d Datagrams) {
 		q.size += len(b)
 		q.ready.Signal()
 	})
+	return true
 }
 
 // each calls f with each of the datagrams of size bytes in b, or with b if

@@ -74,12 +74,14 @@ func (s *datagramSide) take(p packet, verified bool, size int) bool {
 		return true
 	}
 	d.Size = size
-	switch f := s.flowOf(key, p); {
+	s.mu.Lock()
+	f := s.flows[key]
+	s.mu.Unlock()
+	switch {
 	case f == nil:
-	case f.forwards():
+		s.begin(key, d, p)
+	case f.forwards() || !f.queue(d):
 		s.batch.add(f, d)
-	default:
-		f.queue(d)
 	}
 	return true
 }
@@ -87,28 +89,21 @@ func (s *datagramSide) take(p packet, verified bool, size int) bool {
 // flush sends on what waits for more of its kind.
 func (s *datagramSide) flush() { s.batch.flush() }
 
-// flowOf returns the flow of key, which p is of. It is nil where there is none
-// and none may be made; the client knows then.
-func (s *datagramSide) flowOf(key flowKey, p packet) *DatagramFlow {
-	s.mu.Lock()
-	f := s.flows[key]
-	s.mu.Unlock()
-	if f != nil {
-		return f
-	}
-	f = &DatagramFlow{side: s, key: key}
+// begin begins a flow with d, which came as p, or tells the client why not.
+func (s *datagramSide) begin(key flowKey, d Datagrams, p packet) {
+	f := &DatagramFlow{side: s, key: key}
 	f.ready.L = &f.mu
 	f.done = make(chan struct{})
 	if !s.config.Handler.Admit(f.Network(), f.Client(), f.Dest()) {
 		s.counters.datagramUnknown.Add(1)
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), p.bytes)
-		return nil
+		return
 	}
 	evicted, ok := s.hold(f)
 	if !ok {
 		s.counters.datagramOverLimit.Add(1)
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), p.bytes)
-		return nil
+		return
 	}
 	if evicted != nil {
 		s.counters.datagramEvicted.Add(1)
@@ -116,11 +111,11 @@ func (s *datagramSide) flowOf(key flowKey, p packet) *DatagramFlow {
 	}
 	if !s.running.begin() {
 		s.release(f)
-		return nil
+		return
 	}
 	s.counters.datagramFlows.Add(1)
+	f.queue(d)
 	go s.serve(f)
-	return f
 }
 
 // hold makes f a flow, in the place of another one if there are too many: of
@@ -228,7 +223,6 @@ type DatagramFlow struct {
 	accepted atomic.Bool
 	refused  atomic.Bool
 	replied  atomic.Bool
-	take     atomic.Pointer[func(Datagrams) error] // nil: what comes in waits
 
 	lonely         bool          // whether it is in the side's list; guarded by side.mu, like the next two
 	before, behind *DatagramFlow // its neighbours there
@@ -293,9 +287,6 @@ func (f *DatagramFlow) reasonOf(err error) reason {
 	}
 	return hostUnreachable
 }
-
-// forwards reports whether what comes in need not wait.
-func (f *DatagramFlow) forwards() bool { return f.take.Load() != nil }
 
 // forward hands on what came in. Why it could not be sent is told to the
 // client, but for a lack of room: that is a loss like any other.

@@ -3,6 +3,7 @@ package stack_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"syscall"
@@ -130,4 +131,112 @@ func TestUDPRefusedLate(t *testing.T) {
 	if err := refusedUDP(host, fake6); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Error(err)
 	}
+}
+
+// datagram returns an IPv4 packet with a UDP datagram.
+func datagram(from, to netip.AddrPort, payload []byte) []byte {
+	b := append(segment(from, to, 0, 0, 0)[:28], payload...)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	b[9], b[10], b[11] = 17, 0, 0
+	binary.BigEndian.PutUint16(b[10:], checksum(b[:20], 0))
+	binary.BigEndian.PutUint16(b[24:], uint16(8+len(payload)))
+	b[26], b[27] = 0, 0
+	binary.BigEndian.PutUint16(b[26:], checksum(even(b[12:]), 17+8+uint32(len(payload))))
+	return b
+}
+
+// When there are too many flows, one that nobody answers makes room, such as
+// one from a forged source; answered ones stay.
+func TestUDPEviction(t *testing.T) {
+	device := newBare()
+	served := make(chan netip.AddrPort, 100)
+	ended := make(chan netip.AddrPort, 100)
+	s, stop := start(t, stack.Config{Device: device, MaxDatagramFlows: 3, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
+		c, _ := f.Accept(netip.AddrPort{})
+		if f.Client().Addr() == netip.MustParseAddr("192.0.2.2") {
+			c.Write([]byte("answer"))
+		}
+		served <- f.Client()
+		<-c.Done()
+		ended <- f.Client()
+	}}})
+	begin := func(client string) {
+		device.send(datagram(netip.MustParseAddrPort(client), fake4, []byte("x")))
+		if got := receive(t, served, "flow"); got.String() != client {
+			t.Fatalf("flow of %s, want %s", got, client)
+		}
+	}
+	begin("192.0.2.2:1")
+	begin("192.0.2.2:2")
+	begin("192.0.2.100:1")
+	for _, client := range []string{"192.0.2.101:1", "192.0.2.102:1", "192.0.2.103:1"} {
+		begin(client)
+		if got := receive(t, ended, "end"); got.Addr() == netip.MustParseAddr("192.0.2.2") {
+			t.Errorf("%s, which was answered, had to go", got)
+		}
+	}
+	if n := s.Counters(); n.DatagramEvicted != 3 || n.DatagramOverLimit != 0 {
+		t.Errorf("counters: %+v", n)
+	}
+	stop()
+}
+
+// Datagrams that came in a row are handed on in a row, each with its bounds,
+// also those that came before anybody took them.
+func TestForward(t *testing.T) {
+	device := newBare()
+	got := make(chan stack.Datagrams, 100)
+	s, _ := start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
+		c, _ := f.Accept(netip.AddrPort{})
+		c.Forward(func(d stack.Datagrams) error {
+			d.Payload = bytes.Clone(d.Payload)
+			got <- d
+			return nil
+		})
+		<-c.Done()
+	}}})
+	client := netip.MustParseAddrPort("192.0.2.2:1000")
+	for _, size := range []int{5, 0, 1472} {
+		sent := bytes.Repeat([]byte{byte(size)}, size)
+		device.send(datagram(client, fake4, sent))
+		d := receive(t, got, "datagram")
+		if !bytes.Equal(d.Payload, sent) || d.Size != 0 || d.TTL != 64 || d.Whole || d.Port != 0 {
+			t.Errorf("%d bytes: %d bytes, %+v", size, len(d.Payload), d)
+		}
+	}
+	spoiled := datagram(client, fake4, []byte("spoiled"))
+	spoiled[30]++
+	long := datagram(client, fake4, []byte("long"))
+	long[25] += 9
+	for _, b := range [][]byte{
+		spoiled, long,
+		datagram(netip.MustParseAddrPort("224.0.0.1:9"), fake4, nil),
+		datagram(netip.MustParseAddrPort("255.255.255.255:9"), fake4, nil),
+		datagram(netip.MustParseAddrPort("0.0.0.0:9"), fake4, nil),
+		datagram(client, netip.MustParseAddrPort("224.0.0.1:9"), nil),
+	} {
+		device.send(b)
+	}
+	device.send(datagram(client, fake4, []byte("last")))
+	if d := receive(t, got, "datagram"); string(d.Payload) != "last" {
+		t.Errorf("got %q", d.Payload)
+	}
+	if n := s.Counters(); n.DroppedMalformed != 6 || n.DatagramFlows != 1 || n.ICMPSent != 0 {
+		t.Errorf("counters: %+v", n)
+	}
+}
+
+// What cannot be sent comes back to the client as ICMP, with its own datagram.
+func TestForwardFails(t *testing.T) {
+	device := newBare()
+	wire := newTap(device)
+	failure := error(syscall.EHOSTUNREACH)
+	start(t, stack.Config{Device: wire, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
+		c, _ := f.Accept(netip.AddrPort{})
+		c.Forward(func(stack.Datagrams) error { return failure })
+		<-c.Done()
+	}}})
+	client := netip.MustParseAddrPort("192.0.2.2:1000")
+	device.send(datagram(client, fake4, []byte("anyone?")))
+	checkUnreachable(t, wire.next(t, icmp4), fake4, client.Addr(), 1, 17)
 }

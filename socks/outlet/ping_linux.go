@@ -37,7 +37,7 @@ func (d *Direct) ping(ip netip.Addr) (Peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoPing, err)
 	}
-	socket, err := newSocket(conn)
+	socket, err := newSocket(conn, hopsLeft[:]...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (p *pinger) Send(b datagram.Batch) error {
 		buf[0] = echoRequest6
 	}
 	b.Payload = buf[:echoHeader+copy(buf[echoHeader:], b.Payload)]
-	return p.socket.send(b, netip.AddrPort{}, p.failed)
+	return p.socket.Send(b, netip.AddrPort{}, p.failed)
 }
 
 func (p *pinger) Done() <-chan struct{} { return p.ended }

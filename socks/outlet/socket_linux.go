@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,50 +22,67 @@ type socket struct {
 	raw  syscall.RawConn
 	six  bool // of AF_INET6, so that it takes IPv4 in mapped addresses
 
-	mu      sync.Mutex // guards what follows: one sends at a time
-	control []byte
-	to4     unix.SockaddrInet4
-	to6     unix.SockaddrInet6
-	whole4  bool // what may not be fragmented, by family
-	whole6  bool
+	mu       sync.Mutex // guards what follows: one sends at a time
+	control  []byte
+	to4      unix.SockaddrInet4
+	to6      unix.SockaddrInet6
+	set      [2]header // what the socket sends with, IPv4 and IPv6
+	send     sending   // what is being sent
+	sendOnce func(fd uintptr)
+}
+
+// header is what of a datagram's IP header is set on a socket: it seldom
+// changes from one to the next.
+type header struct {
+	tos, ttl uint8
+	whole    bool
+}
+
+// sending is a call of Send.
+type sending struct {
+	b      datagram.Batch
+	to     netip.AddrPort
+	failed func(*PathError)
+	err    error
 }
 
 // option is a socket option.
 type option struct{ level, name, value int }
 
-// telling are the options by which a socket tells all that it knows, by
-// family.
-var (
-	telling4 = []option{
-		{unix.SOL_IP, unix.IP_RECVERR, 1},
-		{unix.SOL_IP, unix.IP_RECVTOS, 1},
-		{unix.SOL_IP, unix.IP_RECVTTL, 1},
-		{unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT},
-	}
-	telling6 = []option{
-		{unix.SOL_IPV6, unix.IPV6_RECVERR, 1},
-		{unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1},
-		{unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1},
-		{unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_WANT},
-	}
-)
+// headerOptions are those of header, IPv4 and IPv6: tos, ttl, whole, and what
+// the last is set to for no and yes.
+var headerOptions = [2]struct{ level, tos, ttl, whole, no, yes int }{
+	{unix.SOL_IP, unix.IP_TOS, unix.IP_TTL, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT, unix.IP_PMTUDISC_DO},
+	{unix.SOL_IPV6, unix.IPV6_TCLASS, unix.IPV6_UNICAST_HOPS, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_WANT, unix.IPV6_PMTUDISC_DO},
+}
 
-// newSocket takes conn for its own.
-func newSocket(conn *net.UDPConn) (*socket, error) {
+// telling are the options by which a socket tells all that it knows, IPv4 and
+// IPv6.
+var telling = [2][]option{
+	{{unix.SOL_IP, unix.IP_RECVERR, 1}, {unix.SOL_IP, unix.IP_RECVTOS, 1}, {unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT}},
+	{{unix.SOL_IPV6, unix.IPV6_RECVERR, 1}, {unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1}},
+}
+
+// hopsLeft are those for pings beside them: users look at that.
+var hopsLeft = [2]option{{unix.SOL_IP, unix.IP_RECVTTL, 1}, {unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1}}
+
+// newSocket takes conn for its own, with more options.
+func newSocket(conn *net.UDPConn, more ...option) (*socket, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	s := &socket{conn: conn, raw: raw}
-	if err := s.setUp(); err != nil {
+	s.sendOnce = s.sendLocked
+	if err := s.setUp(more); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *socket) setUp() error {
+func (s *socket) setUp(more []option) error {
 	var failed error
 	err := s.raw.Control(func(fd uintptr) {
 		domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
@@ -72,50 +90,59 @@ func (s *socket) setUp() error {
 			failed = err
 			return
 		}
-		needed, more := telling4, []option(nil)
+		needed, wanted := telling[0], more
 		if s.six {
-			needed, more = telling6, telling4 // one of pings has no use for these
+			needed, wanted = telling[1], append(more, telling[0]...) // for IPv4 beside it, where the socket has that
 		}
 		for _, o := range needed {
 			if err := unix.SetsockoptInt(int(fd), o.level, o.name, o.value); err != nil {
 				failed = err
 			}
 		}
-		for _, o := range append(more, option{unix.IPPROTO_UDP, unix.UDP_GRO, 1}) {
+		for _, o := range wanted {
 			unix.SetsockoptInt(int(fd), o.level, o.name, o.value) // nothing depends on it
 		}
 	})
 	return errors.Join(err, failed)
 }
 
-// send sends p to to, where the socket is not connected. An error is about p,
-// and may be a PathError; failed gets those of earlier ones.
-func (s *socket) send(p datagram.Batch, to netip.AddrPort, failed func(*PathError)) error {
+// Send sends b to to, where the socket is not connected. An error is about b,
+// and may be a PathError; failed gets those of earlier datagrams.
+func (s *socket) Send(b datagram.Batch, to netip.AddrPort, failed func(*PathError)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var sent error
-	err := s.raw.Control(func(fd uintptr) {
-		s.setWholeLocked(int(fd), to.Addr(), p.Whole)
-		sent = s.sendLocked(int(fd), p, to)
-		if p.Size > 0 && (errors.Is(sent, unix.EINVAL) || errors.Is(sent, unix.EMSGSIZE) || errors.Is(sent, unix.EIO)) {
-			sent = s.sendEachLocked(int(fd), p, to) // larger than the path takes, or too many
+	s.send = sending{b: b, to: to, failed: failed}
+	if err := s.raw.Control(s.sendOnce); err != nil {
+		return err
+	}
+	return s.send.err
+}
+
+// sendLocked sends what is to be sent.
+func (s *socket) sendLocked(fd uintptr) {
+	b := s.send.b
+	s.setHeaderLocked(int(fd), b)
+	err := s.sendMessageLocked(int(fd), b)
+	if b.Size > 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EIO)) {
+		for one := range b.Each { // larger than the path takes, or too many
+			err = s.sendMessageLocked(int(fd), one)
 		}
-		if errors.Is(sent, unix.EMSGSIZE) {
-			sent = tooLarge(int(fd), p, failed)
-		}
-	})
-	return errors.Join(err, sent)
+	}
+	if errors.Is(err, unix.EMSGSIZE) {
+		err = tooLarge(int(fd), b, s.send.failed)
+	}
+	s.send.err = err
 }
 
 // tooLarge returns the error that the kernel keeps for a datagram that does
 // not fit its path, or nil where another goroutine got it, and tells of it.
-func tooLarge(fd int, p datagram.Batch, failed func(*PathError)) error {
+func tooLarge(fd int, b datagram.Batch, failed func(*PathError)) error {
 	for {
 		switch e := nextError(fd); {
 		case e == nil:
 			return nil
 		case e.errno == unix.EMSGSIZE && !e.offender.IsValid():
-			e.quoted = p.Payload[:min(len(p.Payload), maxQuoted)]
+			e.quoted = b.Payload[:min(len(b.Payload), maxQuoted)]
 			return e
 		default:
 			failed(e)
@@ -123,62 +150,61 @@ func tooLarge(fd int, p datagram.Batch, failed func(*PathError)) error {
 	}
 }
 
-// setWholeLocked forbids the fragmentation of what is sent to an address, or
-// allows it.
-func (s *socket) setWholeLocked(fd int, to netip.Addr, whole bool) {
-	switch {
-	case !s.six || to.Is4():
-		if s.whole4 != whole {
-			s.whole4 = whole
-			unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, pick(whole, unix.IP_PMTUDISC_DO, unix.IP_PMTUDISC_DONT))
+// setHeaderLocked makes the socket send what b says of the IP header.
+func (s *socket) setHeaderLocked(fd int, b datagram.Batch) {
+	family := 0
+	if s.six && !s.send.to.Addr().Is4() {
+		family = 1
+	}
+	is, want, names := &s.set[family], header{b.TOS, max(b.TTL, 1), b.Whole}, headerOptions[family]
+	if *is == want {
+		return
+	}
+	// These cannot fail, and would do no harm.
+	if is.tos != want.tos {
+		unix.SetsockoptInt(fd, names.level, names.tos, int(want.tos))
+	}
+	if is.ttl != want.ttl {
+		unix.SetsockoptInt(fd, names.level, names.ttl, int(want.ttl))
+	}
+	if is.whole != want.whole {
+		value := names.no
+		if want.whole {
+			value = names.yes
 		}
-	case s.whole6 != whole:
-		s.whole6 = whole
-		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, pick(whole, unix.IPV6_PMTUDISC_DO, unix.IPV6_PMTUDISC_WANT))
+		unix.SetsockoptInt(fd, names.level, names.whole, value)
 	}
+	*is = want
 }
 
-func pick(first bool, a, b int) int {
-	if first {
-		return a
+func (s *socket) sendMessageLocked(fd int, b datagram.Batch) error {
+	s.control = s.control[:0]
+	if b.Size > 0 {
+		s.control = appendSize(s.control, uint16(b.Size))
 	}
-	return b
-}
-
-func (s *socket) sendEachLocked(fd int, p datagram.Batch, to netip.AddrPort) error {
-	var failed error
-	for one := range p.Each {
-		if err := s.sendLocked(fd, one, to); err != nil {
-			failed = err
-		}
-	}
-	return failed
-}
-
-func (s *socket) sendLocked(fd int, p datagram.Batch, to netip.AddrPort) error {
-	c := s.control[:0]
-	if !s.six || to.Addr().Is4() {
-		c = appendControl(c, unix.SOL_IP, unix.IP_TTL, int32(max(p.TTL, 1)))
-		c = appendControl(c, unix.SOL_IP, unix.IP_TOS, int32(p.TOS))
-	} else {
-		c = appendControl(c, unix.SOL_IPV6, unix.IPV6_HOPLIMIT, int32(max(p.TTL, 1)))
-		c = appendControl(c, unix.SOL_IPV6, unix.IPV6_TCLASS, int32(p.TOS))
-	}
-	if p.Size > 0 {
-		c = appendControl16(c, unix.IPPROTO_UDP, unix.UDP_SEGMENT, uint16(p.Size))
-	}
-	s.control = c
-	_, err := unix.SendmsgN(fd, p.Payload, c, s.addressLocked(to), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	if isLate(err) { // maybe of an earlier one; the error queue tells
-		_, err = unix.SendmsgN(fd, p.Payload, c, s.addressLocked(to), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	_, err := unix.SendmsgN(fd, b.Payload, s.control, s.addressLocked(s.send.to), flags)
+	if isLate(err) { // of an earlier datagram, perhaps, and told once
+		drain(fd, s.send.failed)
+		_, err = unix.SendmsgN(fd, b.Payload, s.control, s.addressLocked(s.send.to), flags)
 	}
 	return err
+}
+
+// drain hands all errors in a socket's queue to failed, and reports whether
+// there was any.
+func drain(fd int, failed func(*PathError)) (any bool) {
+	for e := nextError(fd); e != nil; e = nextError(fd) {
+		failed(e)
+		any = true
+	}
+	return any
 }
 
 // isLate reports whether err may be what became of an earlier datagram.
 func isLate(err error) bool {
 	switch err {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EMSGSIZE, unix.EACCES, unix.ENOPROTOOPT, unix.EPROTO, unix.EOPNOTSUPP:
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.ENOPROTOOPT, unix.EPROTO, unix.EOPNOTSUPP:
 		return true
 	}
 	return false
@@ -197,16 +223,10 @@ func (s *socket) addressLocked(to netip.AddrPort) unix.Sockaddr {
 	return &s.to4
 }
 
-func appendControl(c []byte, level, kind int, value int32) []byte {
-	var data [4]byte
-	binary.NativeEndian.PutUint32(data[:], uint32(value))
-	return appendMessage(c, level, kind, data[:])
-}
-
-func appendControl16(c []byte, level, kind int, value uint16) []byte {
-	var data [2]byte
-	binary.NativeEndian.PutUint16(data[:], value)
-	return appendMessage(c, level, kind, data[:])
+// appendSize appends the control message by which the kernel cuts a payload
+// into datagrams of this many bytes.
+func appendSize(c []byte, size uint16) []byte {
+	return appendMessage(c, unix.IPPROTO_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, size))
 }
 
 // wordSize is that of the length in a cmsghdr, in bytes.
@@ -233,15 +253,25 @@ func appendMessage(c []byte, level, kind int, data []byte) []byte {
 // controlRoom is room for what the kernel tells of a datagram or an error.
 const controlRoom = 256
 
-// read returns what came in next, and from where, if anything did.
-func read(fd int, buf []byte) (datagram.Batch, netip.AddrPort, error) {
-	var control [controlRoom]byte
-	n, m, _, from, err := unix.Recvmsg(fd, buf, control[:], unix.MSG_DONTWAIT)
-	if err != nil {
-		return datagram.Batch{}, netip.AddrPort{}, err
+// read returns what came in next, and from where, if anything did. It is
+// recvmsg(2) without what unix.Recvmsg does beside it: a getsockopt(2) for each
+// address, and to allocate that.
+func read(fd uintptr, buf []byte) (datagram.Batch, netip.AddrPort, error) {
+	var (
+		control [controlRoom]byte
+		from    unix.RawSockaddrInet6 // with room for one of IPv4
+		vector  = unix.Iovec{Base: &buf[0]}
+		message = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&from)), Namelen: unix.SizeofSockaddrInet6, Iov: &vector, Control: &control[0]}
+	)
+	vector.SetLen(len(buf))
+	message.SetIovlen(1)
+	message.SetControllen(len(control))
+	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&message)), unix.MSG_DONTWAIT)
+	if errno != 0 {
+		return datagram.Batch{}, netip.AddrPort{}, errno
 	}
 	b := datagram.Batch{Payload: buf[:n], TTL: 64}
-	for rest := control[:m]; len(rest) > 0; {
+	for rest := control[:message.Controllen]; len(rest) > 0; {
 		h, data, next, err := unix.ParseOneSocketControlMessage(rest)
 		if err != nil {
 			break
@@ -255,12 +285,24 @@ func read(fd int, buf []byte) (datagram.Batch, netip.AddrPort, error) {
 		case option{unix.SOL_IPV6, unix.IPV6_TCLASS, 0}:
 			b.TOS = uint8(binary.NativeEndian.Uint32(data))
 		case option{unix.IPPROTO_UDP, unix.UDP_GRO, 0}:
-			if b.Size = int(binary.NativeEndian.Uint32(data)); b.Size >= n {
+			if b.Size = int(binary.NativeEndian.Uint32(data)); b.Size >= int(n) {
 				b.Size = 0
 			}
 		}
 	}
-	return b, addrPortOf(from), nil
+	return b, source(&from), nil
+}
+
+// source reads an address that is of IPv4 if its family says so.
+func source(from *unix.RawSockaddrInet6) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&from.Port))[:])
+	switch from.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(from)).Addr), port)
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(from.Addr).Unmap(), port)
+	}
+	return netip.AddrPort{}
 }
 
 func addrPortOf(a unix.Sockaddr) netip.AddrPort {
@@ -367,17 +409,17 @@ func (s *socket) receive(take func(datagram.Batch, netip.AddrPort), failed func(
 			buf := datagram.Take()
 			defer buf.Give()
 			for {
-				b, from, err := read(int(fd), buf[:])
+				b, from, err := read(fd, buf[:])
 				switch {
 				case err == nil:
 					take(b, from)
 				case errors.Is(err, unix.EAGAIN):
-					for e := nextError(int(fd)); e != nil; e = nextError(int(fd)) {
-						failed(e)
-					}
 					return false
-				case !isLate(err) && !errors.Is(err, unix.EINTR):
-					return true
+				case errors.Is(err, unix.EINTR):
+				default: // what an earlier datagram met; there may be one of a large one's
+					if !drain(int(fd), failed) && !isLate(err) {
+						return true
+					}
 				}
 			}
 		})

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"sixgate/socks"
 	"sixgate/socks/datagram"
 )
@@ -89,7 +91,7 @@ func (d *Direct) open(ctx context.Context) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSocket(conn.(*net.UDPConn))
+	return newSocket(conn.(*net.UDPConn), option{unix.IPPROTO_UDP, unix.UDP_GRO, 1})
 }
 
 // reach returns the Peer at remote of a client, by the first of the client's
@@ -196,7 +198,7 @@ type peer struct {
 	closed sync.Once
 }
 
-func (p *peer) Send(b datagram.Batch) error { return p.port.socket.send(b, p.remote, p.port.failed) }
+func (p *peer) Send(b datagram.Batch) error { return p.port.socket.Send(b, p.remote, p.port.failed) }
 func (p *peer) Done() <-chan struct{}       { return p.done }
 func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.socket.conn, p.remote.Addr()) }
 func (p *peer) RemoteAddr() net.Addr        { return net.UDPAddrFromAddrPort(p.remote) }
