@@ -72,7 +72,30 @@ func (a *Appliance) statusRoutes() http.Handler {
 		_, err := fmt.Fprintln(w, "ok")
 		a.logWriting(err)
 	})
-	return byNumber(mux)
+	return byNumber(a.withPassword(mux))
+}
+
+// withPassword asks for the password of the status page, where it has one. Who
+// guesses is locked out for a while.
+func (a *Appliance) withPassword(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		viewers := a.parts.policy.Load().viewers
+		if viewers == nil || r.URL.Path == "/healthz" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		name, password, given := r.BasicAuth()
+		source, err := netip.ParseAddrPort(r.RemoteAddr)
+		if given && err == nil {
+			err = viewers.Authenticate(r.Context(), source.Addr(), name, password)
+		}
+		if !given || err != nil {
+			w.Header().Set("WWW-Authenticate", `Basic realm="sixgate", charset="UTF-8"`)
+			http.Error(w, "a name and password are needed", http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // byNumber refuses requests that name the server other than by an address or

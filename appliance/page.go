@@ -1,7 +1,10 @@
 package appliance
 
 import (
+	"cmp"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/base64"
 	"fmt"
 	"html"
 	"maps"
@@ -9,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sixgate/appliance/sight"
 )
 
 // pageHTML is the frame of the status page; BODY is where writePage's part goes.
@@ -21,17 +26,35 @@ var pageHTML string
 func (a *Appliance) servePage(w http.ResponseWriter, r *http.Request) {
 	var explained string
 	if target := strings.TrimSpace(r.FormValue("explain")); target != "" {
+		// To explain is to ask DNS: no page of another site makes us do it.
+		if from := r.Header.Get("Sec-Fetch-Site"); from != "" && from != "same-origin" && from != "none" {
+			http.Error(w, "ask from the page itself", http.StatusForbidden)
+			return
+		}
 		explained = a.explainedHTML(r, target)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "+
-		"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", contentPolicy(pageHTML))
+	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	head, tail, _ := strings.Cut(pageHTML, "BODY\n")
-	_, err := fmt.Fprint(w, head, statusHTML(a.Status(), time.Now(), explained), tail)
+	_, err := fmt.Fprint(w, head, statusHTML(a.Status(), a.Clients(), time.Now(), explained), tail)
 	a.logWriting(err)
+}
+
+// contentPolicy lets a browser take from the page its own style and script, and
+// nothing that a name in it could smuggle in.
+func contentPolicy(page string) string {
+	hash := func(tag string) string {
+		_, inside, _ := strings.Cut(page, "<"+tag+">")
+		inside, _, _ = strings.Cut(inside, "</"+tag+">")
+		sum := sha256.Sum256([]byte(inside))
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	return "default-src 'none'; style-src " + hash("style") + "; script-src " + hash("script") +
+		"; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 }
 
 func (a *Appliance) explainedHTML(r *http.Request, target string) string {
@@ -55,28 +78,59 @@ func (a *Appliance) explainedHTML(r *http.Request, target string) string {
 	return b.String()
 }
 
-// statusHTML is s as it is at now, with an answer to the form.
-func statusHTML(s Status, now time.Time, explained string) string {
+// statusHTML is s as it is at now, with the clients, and an answer to the form.
+func statusHTML(s Status, clients []Client, now time.Time, explained string) string {
 	p := &page{}
-	p.printf("<header><h1>sixgate</h1><span>%s</span><span>up for %v</span></header>\n",
-		s.Version, now.Sub(s.Started).Round(time.Second))
-	p.WriteString("<form><input name=\"explain\" placeholder=\"a name or an address\" aria-label=\"a name or an address\" required> <button>Explain</button></form>\n")
+	p.printf("<header><h1>sixgate</h1> <span>%s</span> <span>up for %v</span> <span>uplink %s</span> <span>%s</span></header>\n",
+		s.Version, age(now, s.Started), s.Uplink, s.LAN)
+	p.WriteString("<form><input name=\"explain\" placeholder=\"a name or an address\" aria-label=\"a name or an address\" required>\n" +
+		"<input name=\"client\" placeholder=\"for the client (its address)\" aria-label=\"for the client\"> <button>Explain</button></form>\n")
 	p.WriteString(explained)
 	p.WriteString("<main>\n")
 	p.section("Flows", "flows", sum(s.Flows.Joined), fmt.Sprintf("%d live", s.Flows.Live), counted(s.Flows.Joined, "type "))
-	p.section("Refused", "refused", sum(s.Flows.Refused), fmt.Sprintf("%d ever", sum(s.Flows.Refused)), counted(s.Flows.Refused, ""))
-	p.section("Traffic", "bytes", s.Flows.Up+s.Flows.Down, "", []row{
+	p.section("Traffic", "bytes", s.Flows.Up+s.Flows.Down, octets(s.Flows.Up+s.Flows.Down), []row{
 		{"up, from clients", octets(s.Flows.Up)}, {"down, to clients", octets(s.Flows.Down)},
 	})
-	p.section("DNS answers", "dns", sum(s.DNS), fmt.Sprintf("%d ever", sum(s.DNS)), counted(s.DNS, ""))
-	p.section("Names", "", 0, fmt.Sprintf("%d mapped", s.Names.Mapped), []row{
-		{"room", fmt.Sprint(s.Names.Room)}, {"used", fmt.Sprintf("%.1f %%", 100*float64(s.Names.Mapped)/float64(max(1, s.Names.Room)))},
-	})
-	p.section("Network", "", 0, "", []row{{"uplink", s.Uplink}, {"lan", s.LAN}, {"handover", s.Handover}})
+	p.section("DNS answers", "dns", sum(s.DNS), fmt.Sprint(sum(s.DNS)), append(counted(s.DNS, ""), quantiles(s.Answers)...))
+	p.section("Dials that failed", "refused", sum(failures(s.Dials)), fmt.Sprint(sum(failures(s.Dials))),
+		append(counted(failures(s.Dials), ""), quantiles(s.Connects)...))
+	p.section("Dropped", "drops", sum(s.Drops), fmt.Sprint(sum(s.Drops)), counted(s.Drops, ""))
+	p.names(s.Names)
 	p.resolvers(s.Resolvers)
 	p.hops(s.Hops)
+	p.clients(clients, now)
+	p.section("Machine", "", 0, "", []row{
+		{"configuration", cmp.Or(s.Config, "none: the defaults")}, {"in force for", age(now, s.Loaded).String()},
+		{"handover to the kernel", s.Handover}, {"open files", fmt.Sprintf("%d of %d", s.Files.Open, s.Files.Limit)},
+	})
 	p.WriteString("</main>\n")
 	return p.String()
+}
+
+func age(now, then time.Time) time.Duration { return now.Sub(then).Round(time.Second) }
+
+// failures returns how often dials failed, by reason.
+func failures(dials []DialCount) map[string]uint64 {
+	failed := map[string]uint64{}
+	for _, d := range dials {
+		if d.Result != sight.Connected {
+			failed[d.Result] += d.Count
+		}
+	}
+	return failed
+}
+
+// quantiles tells how long half of all took, and nearly all.
+func quantiles(d sight.Distribution) (rows []row) {
+	for _, q := range []struct {
+		label string
+		part  float64
+	}{{"half took up to", 0.5}, {"99 of 100 up to", 0.99}} {
+		if seconds, ok := d.Quantile(q.part); ok {
+			rows = append(rows, row{q.label, time.Duration(seconds * float64(time.Second)).String()})
+		}
+	}
+	return rows
 }
 
 // page is HTML that grows; what printf puts in is escaped.
@@ -106,6 +160,52 @@ func (p *page) section(title, id string, count uint64, big string, rows []row) {
 		p.printf("<tr><th>%s</th> <td>%s</td></tr>\n", r.label, r.value)
 	}
 	p.WriteString("</table></section>\n")
+}
+
+// names tells how full the pool is.
+func (p *page) names(n Names) {
+	used := 100 * float64(n.Mapped) / float64(max(1, n.Room))
+	p.printf("<section><h2>Names</h2>\n<div class=\"big\">%s mapped</div>\n", n.Mapped)
+	p.printf("<meter min=\"0\" max=\"100\" high=\"80\" value=\"%s\">%s %%</meter>\n", fmt.Sprintf("%.2f", used), fmt.Sprintf("%.2f", used))
+	p.printf("<table>\n<tr><th>of the pool</th> <td>%s %%</td></tr>\n<tr><th>room</th> <td>%s</td></tr>\n</table></section>\n",
+		fmt.Sprintf("%.2f", used), n.Room)
+}
+
+// maxClientsShown is as much as people scroll through; `sixgate clients` has all.
+const maxClientsShown = 50
+
+// clients lists what the clients met, the last to be seen first.
+func (p *page) clients(all []Client, now time.Time) {
+	p.printf("<section class=\"wide\"><h2>Clients</h2>\n")
+	for _, c := range all[:min(len(all), maxClientsShown)] {
+		class := ""
+		if len(c.Failures) > 0 {
+			class = "down"
+		}
+		p.printf("<details id=\"c%s\"><summary><b>%s</b> <span>%s live</span> <span>%s</span> <span class=\"%s\">%s failed</span> <span>%s ago</span></summary>\n",
+			c.Addr, c.Addr, c.Live, octets(c.Up+c.Down), class, c.Failed, age(now, c.Seen))
+		p.printf("<p>%s up, %s down; flows ever: %s</p>\n", octets(c.Up), octets(c.Down), types(c.Joined))
+		if len(c.Names) > 0 {
+			p.printf("<p>reached %s</p>\n", strings.Join(c.Names, ", "))
+		}
+		for _, f := range c.Failures {
+			p.printf("<p class=\"down\">%s, %s times, last %s ago: %s</p>\n", f.What, f.Times, age(now, f.Last), f.Why)
+		}
+		p.WriteString("</details>\n")
+	}
+	if more := len(all) - maxClientsShown; more > 0 {
+		p.printf("<p>%s more: sixgate clients</p>\n", more)
+	}
+	p.WriteString("</section>\n")
+}
+
+// types lists counts by type.
+func types(joined map[string]uint64) string {
+	var parts []string
+	for _, t := range slices.Sorted(maps.Keys(joined)) {
+		parts = append(parts, fmt.Sprintf("%d of type %s", joined[t], t))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
 }
 
 func (p *page) resolvers(all []Resolver) {

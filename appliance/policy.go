@@ -36,6 +36,7 @@ type policy struct {
 	flows   *gateway.Policy
 	names   *dnsfake.Policy
 	access  *socks.Access
+	viewers *socks.Users // of the status page; nil: anyone
 }
 
 // newPolicy makes what c decides of parts that stay.
@@ -60,9 +61,15 @@ func newPolicy(c *config.Config, resolver outlet.Resolver, current func() *machi
 	if p.names, err = dnsfake.NewPolicy(c.DNS.Bypass, known(c), c.Limits.NewNames); err != nil {
 		return nil, err
 	}
-	users, err := buildUsers(c, logger)
+	users, err := buildUsers(c.SOCKS.Users, logger)
 	if err != nil {
 		return nil, err
+	}
+	if c.Status.User != "" {
+		p.viewers, err = buildUsers([]config.User{{Name: c.Status.User, Password: c.Status.Password}}, logger)
+		if err != nil {
+			return nil, err
+		}
 	}
 	p.access = &socks.Access{Clients: c.SOCKS.Clients, Users: users}
 	return p, nil
@@ -178,15 +185,15 @@ func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guar
 }
 
 // buildUsers returns nil where nobody needs a password.
-func buildUsers(c *config.Config, logger *slog.Logger) (*socks.Users, error) {
-	if len(c.SOCKS.Users) == 0 {
+func buildUsers(users []config.User, logger *slog.Logger) (*socks.Users, error) {
+	if len(users) == 0 {
 		return nil, nil
 	}
 	passwords := map[string]socks.Password{}
-	for _, u := range c.SOCKS.Users {
+	for _, u := range users {
 		passwords[u.Name] = u.Password
 		if u.Password.IsPlain() {
-			logger.Warn("a SOCKS password is plain text; its bcrypt hash, as htpasswd -nB makes it, would do", "user", u.Name)
+			logger.Warn("a password is plain text; its bcrypt hash, as htpasswd -nB makes it, would do", "user", u.Name)
 		}
 	}
 	return socks.NewUsers(passwords)

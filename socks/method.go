@@ -48,7 +48,7 @@ func (passwordMethod) code() byte { return methodPassword }
 func (m passwordMethod) authenticate(ctx context.Context, conn net.Conn, source netip.Addr) (string, net.Conn, error) {
 	name, password, err := readPassword(conn)
 	if err == nil {
-		err = m.users.authenticate(ctx, source, name, password)
+		err = m.users.Authenticate(ctx, source, name, password)
 	}
 	status := byte(0)
 	if err != nil {

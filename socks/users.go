@@ -92,9 +92,9 @@ func NewUsers(passwords map[string]Password) (*Users, error) {
 	return us, nil
 }
 
-// authenticate returns EACCES for a wrong name or password, and for any from a
+// Authenticate returns EACCES for a wrong name or password, and for any from a
 // source that is locked out.
-func (us *Users) authenticate(ctx context.Context, source netip.Addr, name, password string) error {
+func (us *Users) Authenticate(ctx context.Context, source netip.Addr, name, password string) error {
 	if us.guesses.locked(source, time.Now()) {
 		return fmt.Errorf("authenticating %q: too many wrong passwords from %s: %w", name, source, syscall.EACCES)
 	}

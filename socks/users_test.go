@@ -113,20 +113,20 @@ func TestGuessersAreLockedOut(t *testing.T) {
 		guesser, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8:0:1::1")
 		neighbour := netip.MustParseAddr("2001:db8::2")
 		for range maxGuesses {
-			if err := us.authenticate(t.Context(), guesser, "hashed", "wrong"); !errors.Is(err, syscall.EACCES) {
+			if err := us.Authenticate(t.Context(), guesser, "hashed", "wrong"); !errors.Is(err, syscall.EACCES) {
 				t.Fatal(err)
 			}
 		}
 		for _, ip := range []netip.Addr{guesser, neighbour} {
-			if err := us.authenticate(t.Context(), ip, "hashed", "secret"); !errors.Is(err, syscall.EACCES) {
+			if err := us.Authenticate(t.Context(), ip, "hashed", "secret"); !errors.Is(err, syscall.EACCES) {
 				t.Errorf("%s is heard: %v", ip, err)
 			}
 		}
-		if err := us.authenticate(t.Context(), other, "hashed", "secret"); err != nil {
+		if err := us.Authenticate(t.Context(), other, "hashed", "secret"); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(guessTime)
-		if err := us.authenticate(t.Context(), guesser, "hashed", "secret"); err != nil {
+		if err := us.Authenticate(t.Context(), guesser, "hashed", "secret"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -156,7 +156,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		b.Run(tt.what, func(b *testing.B) {
 			for b.Loop() {
 				us.guesses.until = nil
-				us.authenticate(b.Context(), netip.Addr{}, tt.name, tt.password)
+				us.Authenticate(b.Context(), netip.Addr{}, tt.name, tt.password)
 			}
 		})
 	}

@@ -14,6 +14,7 @@ func (c *Config) check(root *table) {
 	c.checkSOCKS(root.table("socks"))
 	c.checkOutlets(root.tables("outlet"))
 	c.checkRules(root.tables("rule"))
+	c.checkStatus(root.table("status"))
 	if i := slices.Index(c.LAN.Interfaces, c.TUN.Name); i >= 0 {
 		root.table("lan").complainElement("interfaces", i, "%q is the TUN device (set another tun.name)", c.TUN.Name)
 	}
@@ -108,6 +109,18 @@ func (c *Config) checkSOCKS(socks *table) {
 		if slices.IndexFunc(c.SOCKS.Users, func(u User) bool { return u.Name == name }) < i && name != "" {
 			t.complain("name", "there is a user %q already (take another name)", name)
 		}
+	}
+}
+
+func (c *Config) checkStatus(status *table) {
+	_, password := status.take("password")
+	switch {
+	case c.Status.User == "" && password:
+		status.complain("user", "missing (the password is of nobody)")
+	case c.Status.User != "" && !password:
+		status.complain("password", "missing (a bcrypt hash, as htpasswd -nB makes it, or plain text)")
+	case c.Status.User == "" && c.Status.Listen.IsValid() && !c.Status.Listen.Addr().IsLoopback():
+		status.complain("listen", "%s can be read by everyone (set user and password, or take a loopback address)", c.Status.Listen)
 	}
 }
 

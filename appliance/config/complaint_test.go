@@ -355,7 +355,9 @@ t.toml:6: direct.nat64: not yet supported (leave it out)
 t.toml:9: limits.flows-per-client: want 0 to 2147483647, got -1
 t.toml:10: limits.new-names-per-second: want 0 to 2147483647, got -50
 t.toml:12: control.socket: want a string, got an integer
-t.toml:14: status.listen: 0.0.0.0:80 is no loopback address: not yet supported (leave it out)`},
+t.toml:14: status.listen: 0.0.0.0:80 can be read by everyone (set user and password, or take a loopback address)`},
+	{"status for nobody", "[status]\npassword = 'a'\n", `t.toml:1: status.user: missing (the password is of nobody)`},
+	{"status for whom", "[status]\nuser = 'a'\n", `t.toml:1: status.password: missing (a bcrypt hash, as htpasswd -nB makes it, or plain text)`},
 }
 
 func TestBad(t *testing.T) {

@@ -184,9 +184,11 @@ type Limits struct {
 	UDPIdle        time.Duration
 }
 
-// Status is what anyone at an address may read of the gateway.
+// Status is what may be read of the gateway at an address.
 type Status struct {
-	Listen netip.AddrPort // TCP, on loopback; invalid: nowhere
+	Listen   netip.AddrPort // TCP; invalid: nowhere
+	User     string         // whom it is shown to; empty: anyone, and Listen is on loopback
+	Password socks.Password
 }
 
 // Control is where root asks the gateway.
@@ -289,7 +291,10 @@ func (c *Config) read(root *table) {
 	key(limits, "tcp-idle", &c.Limits.TCPIdle, duration)
 	key(limits, "udp-idle", &c.Limits.UDPIdle, duration)
 
-	key(root.table("status").atStart(), "listen", &c.Status.Listen, orEmpty(loopbackPort))
+	status := root.table("status")
+	key(status.atStart(), "listen", &c.Status.Listen, orEmpty(addrPort))
+	key(status, "user", &c.Status.User, orEmpty(userName))
+	key(status, "password", &c.Status.Password, socks.ParsePassword)
 	key(root.table("control").atStart(), "socket", &c.Control.Socket, orEmpty(absolutePath))
 
 	log := root.table("log")

@@ -16,7 +16,7 @@ func TestClasses(t *testing.T) {
 			"dns.upstreams", "dns.fake", "dns.bypass", "dns.hosts", "dns.leases",
 			"direct.prefer", "direct.deny", "direct.allow", "socks.clients",
 			"limits.flows", "limits.flows-per-client", "limits.new-names-per-second",
-			"limits.dial-timeout", "limits.tcp-idle", "limits.udp-idle", "log.level",
+			"limits.dial-timeout", "limits.tcp-idle", "limits.udp-idle", "status.user", "status.password", "log.level",
 		},
 		"restart": {
 			"lan.interfaces", "lan.families", "tun.name", "tun.mtu", "tun.handover", "pool.ipv4", "pool.ipv6", "pool.state",

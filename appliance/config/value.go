@@ -164,15 +164,6 @@ func listenAddr(s string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.Addr{}, ap.Port()), nil
 }
 
-// loopbackPort parses an address and port that only this machine can reach.
-func loopbackPort(s string) (netip.AddrPort, error) {
-	ap, err := addrPort(s)
-	if err == nil && !ap.Addr().IsLoopback() {
-		err = fmt.Errorf("%s is no loopback address: %w", ap, errNotYet)
-	}
-	return ap, err
-}
-
 func absolutePath(s string) (string, error) {
 	if !filepath.IsAbs(s) {
 		return "", fmt.Errorf("%q is no absolute path", s)
