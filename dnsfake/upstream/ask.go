@@ -147,14 +147,16 @@ func (a *asking) start(p *peer, repeated bool) bool {
 // settle gives the tries that were overtaken a little longer, since who never
 // answers must be known, then ends them.
 func (a *asking) settle() {
-	late := time.NewTimer(a.conf.Retry)
-	defer late.Stop()
-	for expired := false; a.pending > 0 && !expired; {
-		select {
-		case <-a.outcomes:
-			a.pending--
-		case <-late.C:
-			expired = true
+	if a.pending > 0 {
+		late := time.NewTimer(a.conf.Retry)
+		defer late.Stop()
+		for expired := false; a.pending > 0 && !expired; {
+			select {
+			case <-a.outcomes:
+				a.pending--
+			case <-late.C:
+				expired = true
+			}
 		}
 	}
 	a.cancel(errOvertaken)

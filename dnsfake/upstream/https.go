@@ -32,7 +32,7 @@ type https struct {
 func (c *Config) https(server Server) *https {
 	var h2 http.Protocols
 	h2.SetHTTP2(true)
-	tcp := c.plain("tcp", server)
+	tcp := c.plainTCP(server)
 	return &https{server.url(), &http.Client{
 		Transport: &http.Transport{
 			// A dial outlives the query that began it, so it needs an end of

@@ -73,10 +73,10 @@ func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Ser
 		p.carrier = h
 		context.AfterFunc(ctx, h.close)
 	case "tcp":
-		p.carrier = pipe(conf.plain("tcp", server))
+		p.carrier = pipe(conf.plainTCP(server))
 	default:
-		p.carrier = udp{conf.plain("udp", server)}
-		p.tcp = pipe(conf.plain("tcp", server))
+		p.carrier = newUDP(conf.plainUDP(server))
+		p.tcp = pipe(conf.plainTCP(server))
 	}
 	return p
 }

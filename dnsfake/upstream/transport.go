@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -20,11 +22,19 @@ type transport interface {
 // dial opens a socket to the server that it belongs to.
 type dial func(ctx context.Context) (net.Conn, error)
 
-// plain returns a dial for network "udp" or "tcp".
-func (c *Config) plain(network string, server Server) dial {
+// plainUDP returns a dial without encryption.
+func (c *Config) plainUDP(server Server) dial {
 	dialer := net.Dialer{Control: c.Control}
 	return func(ctx context.Context) (net.Conn, error) {
-		return dialer.DialContext(ctx, network, server.Addr.String())
+		return dialer.DialUDP(ctx, "udp", netip.AddrPort{}, server.Addr)
+	}
+}
+
+// plainTCP returns a dial without encryption.
+func (c *Config) plainTCP(server Server) dial {
+	dialer := net.Dialer{Control: c.Control}
+	return func(ctx context.Context) (net.Conn, error) {
+		return dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, server.Addr)
 	}
 }
 
@@ -33,7 +43,7 @@ func (c *Config) plain(network string, server Server) dial {
 func (c *Config) encrypted(server Server) dial {
 	settings := c.verify(server)
 	settings.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	tcp := c.plain("tcp", server)
+	tcp := c.plainTCP(server)
 	return func(ctx context.Context) (net.Conn, error) {
 		conn, err := tcp(ctx)
 		if err != nil {
@@ -55,7 +65,18 @@ func (c *Config) verify(server Server) *tls.Config {
 
 // udp sends each query on a socket of its own, so that the port is fresh and no
 // other query's reply can arrive.
-type udp struct{ dial dial }
+type udp struct {
+	dial    dial
+	buffers *sync.Pool // of *[maxReply]byte
+}
+
+// maxReply is room for more than is asked for, in octets: there are servers that
+// do not listen.
+const maxReply = 4096
+
+func newUDP(dial dial) udp {
+	return udp{dial, &sync.Pool{New: func() any { return new([maxReply]byte) }}}
+}
 
 // exchange waits until a reply to query comes. Whatever else comes is a late or
 // a forged datagram, and no reason to stop waiting.
@@ -70,7 +91,8 @@ func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
 	}
-	var buf [4096]byte // more than asked for, from servers that do not listen
+	buf := u.buffers.Get().(*[maxReply]byte)
+	defer u.buffers.Put(buf)
 	for {
 		n, err := conn.Read(buf[:])
 		if err != nil {
