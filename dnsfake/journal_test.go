@@ -427,13 +427,13 @@ func FuzzJournal(f *testing.F) {
 		table := table(t, pool4.String(), pool6.String(), clock.now)
 		table.restore(&header.secret, records)
 		seen := 0
-		for i := range table.slots {
-			name := table.slots[i].name
+		for i := range table.size {
+			name := table.slots.name(i)
 			if name == "" {
 				continue
 			}
 			seen++
-			if table.names[name] != int32(i) {
+			if table.names[name] != i {
 				t.Errorf("%q is at %d and %d", name, i, table.names[name])
 			}
 		}

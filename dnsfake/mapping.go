@@ -15,10 +15,10 @@ func (t *Table) Mappings() []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := make([]Mapping, 0, len(t.names))
-	for i, s := range t.slots {
-		if s.name != "" {
-			pair := t.pair(int32(i))
-			all = append(all, Mapping{Name: s.name, IPv4: pair.IPv4, IPv6: pair.IPv6, Flows: int(s.flows)})
+	for i := range t.size {
+		if name := t.slots.name(i); name != "" {
+			pair := t.pair(i)
+			all = append(all, Mapping{Name: name, IPv4: pair.IPv4, IPv6: pair.IPv6, Flows: int(t.slots.at(i).flows)})
 		}
 	}
 	return all

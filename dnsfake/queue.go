@@ -21,8 +21,8 @@ func newQueue() queue {
 }
 
 // add puts slot i, which is in no list, into the queue.
-func (q *queue) add(slots []slot, i int32) {
-	s := &slots[i]
+func (q *queue) add(slots slots, i int32) {
+	s := slots.at(i)
 	s.due = max(s.due, q.passed+1)
 	at, ok := q.coming[s.due]
 	if !ok {
@@ -33,8 +33,8 @@ func (q *queue) add(slots []slot, i int32) {
 }
 
 // remove takes slot i, which add put in, out of the queue.
-func (q *queue) remove(slots []slot, i int32) {
-	due := slots[i].due
+func (q *queue) remove(slots slots, i int32) {
+	due := slots.at(i).due
 	if due <= q.passed {
 		q.due.remove(slots, i)
 		return
@@ -49,7 +49,7 @@ func (q *queue) remove(slots []slot, i int32) {
 }
 
 // advance moves to due what has become due by second now.
-func (q *queue) advance(slots []slot, now int64) {
+func (q *queue) advance(slots slots, now int64) {
 	for ; q.passed < now && len(q.coming) > 0; q.passed++ {
 		if at, ok := q.coming[q.passed+1]; ok {
 			q.due.append(slots, at)
@@ -60,28 +60,28 @@ func (q *queue) advance(slots []slot, now int64) {
 }
 
 // append puts the slots of other behind those of l.
-func (l *list) append(slots []slot, other list) {
+func (l *list) append(slots slots, other list) {
 	if l.first == none {
-		slots[other.first].prev = none
+		slots.at(other.first).prev = none
 		*l = other
 	} else {
-		slots[l.last].next = other.first
-		slots[other.first].prev = l.last
+		slots.at(l.last).next = other.first
+		slots.at(other.first).prev = l.last
 		l.last = other.last
 	}
-	slots[l.last].next = none
+	slots.at(l.last).next = none
 }
 
-func (l *list) remove(slots []slot, i int32) {
-	s := &slots[i]
+func (l *list) remove(slots slots, i int32) {
+	s := slots.at(i)
 	if s.prev == none {
 		l.first = s.next
 	} else {
-		slots[s.prev].next = s.next
+		slots.at(s.prev).next = s.next
 	}
 	if s.next == none {
 		l.last = s.prev
 	} else {
-		slots[s.next].prev = s.prev
+		slots.at(s.next).prev = s.prev
 	}
 }

@@ -2,6 +2,7 @@ package dnsfake
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -23,34 +24,27 @@ func (t *Table) restore(secret *[16]byte, records []record) {
 	latest := t.secondLocked() + maxLease
 	for _, r := range records {
 		i := int64(r.index) - firstIndex
-		if i < 0 || i >= int64(len(t.slots)) || r.name == "" {
+		if i < 0 || i >= int64(t.size) || r.name == "" {
 			continue
 		}
 		if before, ok := t.names[r.name]; ok {
-			t.slots[before] = slot{}
+			*t.slots.at(before) = slot{}
 		}
-		delete(t.names, t.slots[i].name)
+		delete(t.names, t.slots.name(int32(i)))
 		due := min(int64(r.lease)-zero, latest)
-		t.slots[i] = slot{name: r.name, due: due, saved: due}
+		*t.slots.at(int32(i)) = slot{name: r.name, due: due, saved: due}
 		t.names[r.name] = int32(i)
 	}
 	t.queueLocked()
 }
 
-// queueLocked puts all slots into a new queue, the free ones first.
+// queueLocked puts all slots that stand for a name into a new queue.
 func (t *Table) queueLocked() {
 	t.idle = newQueue()
-	used := make([]int32, 0, len(t.names))
-	for i := range t.slots {
-		if t.slots[i].name != "" {
-			used = append(used, int32(i))
-		} else {
-			t.idle.due.append(t.slots, list{int32(i), int32(i)})
-		}
-	}
-	slices.SortFunc(used, func(a, b int32) int { return cmp.Compare(t.slots[a].due, t.slots[b].due) })
+	used := slices.Collect(maps.Values(t.names))
+	slices.SortFunc(used, func(a, b int32) int { return cmp.Compare(t.slots.at(a).due, t.slots.at(b).due) })
 	for _, i := range used {
-		if t.slots[i].due <= t.idle.passed {
+		if t.slots.at(i).due <= t.idle.passed {
 			t.idle.due.append(t.slots, list{i, i})
 		} else {
 			t.idle.add(t.slots, i)
@@ -60,7 +54,7 @@ func (t *Table) queueLocked() {
 
 // saveLocked sees to it that the journal will have what slot i promises.
 func (t *Table) saveLocked(i int32) {
-	s := &t.slots[i]
+	s := t.slots.at(i)
 	if !t.saving || s.due <= s.saved {
 		return
 	}
@@ -69,10 +63,10 @@ func (t *Table) saveLocked(i int32) {
 }
 
 func (t *Table) unsaveLocked(i int32) {
-	if t.slots[i].unsaved {
+	if t.slots.at(i).unsaved {
 		return
 	}
-	t.slots[i].unsaved = true
+	t.slots.at(i).unsaved = true
 	t.unsaved = append(t.unsaved, i)
 	select {
 	case t.changed <- struct{}{}:
@@ -88,7 +82,7 @@ func (t *Table) changes() (slots []int32, records []byte) {
 	slots, t.unsaved = t.unsaved, nil
 	zero := t.zeroLocked()
 	for _, i := range slots {
-		t.slots[i].unsaved = false
+		t.slots.at(i).unsaved = false
 		records = t.recordLocked(records, i, zero)
 	}
 	return slots, records
@@ -109,8 +103,8 @@ func (t *Table) records(b []byte, from int) ([]byte, int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	zero := t.zeroLocked()
-	for start := len(b); from < len(t.slots) && len(b)-start < chunk; from++ {
-		if t.slots[from].name != "" {
+	for start := len(b); from < int(t.size) && len(b)-start < chunk; from++ {
+		if t.slots.name(int32(from)) != "" {
 			b = t.recordLocked(b, int32(from), zero)
 		}
 	}
@@ -118,7 +112,7 @@ func (t *Table) records(b []byte, from int) ([]byte, int) {
 }
 
 func (t *Table) recordLocked(b []byte, i int32, zero int64) []byte {
-	s := &t.slots[i]
+	s := t.slots.at(i)
 	lease := uint32(min(max(0, zero+max(s.due, s.saved)), math.MaxUint32))
 	return record{uint32(firstIndex + i), lease, s.name}.append(b)
 }

@@ -67,9 +67,11 @@ type Table struct {
 
 	mu      sync.Mutex       // guards what follows
 	secret  [16]byte         // the hash's key
-	slots   []slot           // by index in the pools, above firstIndex
+	size    int32            // slots
+	slots   slots            // by index in the pools, above firstIndex
+	unused  int32            // no slot below it was never used
 	names   map[string]int32 // the slot of a name in the form of key
-	idle    queue            // the slots without flows
+	idle    queue            // the slots that stand for a name and have no flows
 	saving  bool             // there is a journal
 	unsaved []int32          // the slots with unsaved set
 }
@@ -82,6 +84,30 @@ type slot struct {
 	flows      int32
 	prev, next int32 // its neighbours in the queue
 	unsaved    bool  // the journal has yet to write it
+}
+
+// chunkSlots is how many slots are made at a time: as few as bear the overhead,
+// since a hash spreads the names of a small network over all the pool.
+const chunkSlots = 64
+
+// slots take memory where they have been used.
+type slots []*[chunkSlots]slot
+
+// at returns slot i.
+func (s slots) at(i int32) *slot {
+	c := &s[i/chunkSlots]
+	if *c == nil {
+		*c = new([chunkSlots]slot)
+	}
+	return &(*c)[i%chunkSlots]
+}
+
+// name returns what slot i stands for, "" if that is nothing.
+func (s slots) name(i int32) string {
+	if c := s[i/chunkSlots]; c != nil {
+		return c[i%chunkSlots].name
+	}
+	return ""
 }
 
 // NewTable returns an empty Table.
@@ -103,6 +129,7 @@ func NewTable(conf TableConfig) (*Table, error) {
 	if conf.Now == nil {
 		conf.Now = time.Now
 	}
+	size := min(size4, size6, maxNames)
 	t := &Table{
 		pool4:   conf.IPv4.Masked(),
 		pool6:   conf.IPv6.Masked(),
@@ -110,12 +137,10 @@ func NewTable(conf TableConfig) (*Table, error) {
 		now:     conf.Now,
 		epoch:   conf.Now(),
 		changed: make(chan struct{}, 1),
-		slots:   make([]slot, min(size4, size6, maxNames)),
+		size:    int32(size),
+		slots:   make(slots, (size+chunkSlots-1)/chunkSlots),
 		names:   make(map[string]int32),
 		idle:    newQueue(),
-	}
-	for i := range t.slots {
-		t.idle.due.append(t.slots, list{int32(i), int32(i)})
 	}
 	rand.Read(t.secret[:]) // never fails
 	return t, nil
@@ -151,12 +176,12 @@ func (t *Table) Issue(name string, ttl time.Duration) (Pair, error) {
 		if i, err = t.takeLocked(name); err != nil {
 			return Pair{}, err
 		}
-		t.slots[i].name = name
+		t.slots.at(i).name = name
 		t.names[name] = i
-	} else if t.slots[i].flows == 0 {
+	} else if t.slots.at(i).flows == 0 {
 		t.idle.remove(t.slots, i)
 	}
-	s := &t.slots[i]
+	s := t.slots.at(i)
 	s.due = max(s.due, now+seconds(max(0, ttl)+t.hold))
 	if s.flows == 0 {
 		t.idle.add(t.slots, i)
@@ -166,24 +191,29 @@ func (t *Table) Issue(name string, ttl time.Duration) (Pair, error) {
 }
 
 // takeLocked returns a slot that stands for nothing and is not in the queue: a
-// free one where name should be, or the one that has been idle for the longest
-// time, or was never used.
+// free one where name should be, or any that was never used, or the one that
+// has been idle for the longest time.
 func (t *Table) takeLocked(name string) (int32, error) {
+	place := t.placeLocked(name)
+	for range probes {
+		if t.slots.name(place) == "" {
+			return place, nil
+		}
+		place = (place + 1) % t.size
+	}
+	for ; t.unused < t.size; t.unused++ {
+		if t.slots.name(t.unused) == "" {
+			return t.unused, nil
+		}
+	}
 	i := t.idle.due.first
 	if i == none {
 		return 0, ErrPoolFull
 	}
-	place := t.placeLocked(name)
-	for range probes {
-		if t.slots[place].name == "" {
-			i = place
-			break
-		}
-		place = (place + 1) % int32(len(t.slots))
-	}
 	t.idle.remove(t.slots, i)
-	delete(t.names, t.slots[i].name)
-	t.slots[i] = slot{unsaved: t.slots[i].unsaved}
+	s := t.slots.at(i)
+	delete(t.names, s.name)
+	*s = slot{unsaved: s.unsaved}
 	return i, nil
 }
 
@@ -192,7 +222,7 @@ func (t *Table) takeLocked(name string) (int32, error) {
 func (t *Table) placeLocked(name string) int32 {
 	var room [len(t.secret) + 256]byte
 	sum := sha256.Sum256(append(append(room[:0], t.secret[:]...), name...))
-	return int32(binary.BigEndian.Uint64(sum[:]) % uint64(len(t.slots)))
+	return int32(binary.BigEndian.Uint64(sum[:]) % uint64(t.size))
 }
 
 // Hold returns the name that addr stands for, and makes sure that it goes on
@@ -209,7 +239,7 @@ func (t *Table) Hold(addr netip.Addr) (name string, release func(), err error) {
 	if !ok {
 		return "", nil, ErrUnknown
 	}
-	s := &t.slots[i]
+	s := t.slots.at(i)
 	if s.flows == 0 {
 		t.idle.remove(t.slots, i)
 	}
@@ -220,7 +250,7 @@ func (t *Table) Hold(addr netip.Addr) (name string, release func(), err error) {
 func (t *Table) release(i int32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := &t.slots[i]
+	s := t.slots.at(i)
 	s.flows--
 	s.due = max(s.due, t.secondLocked()+seconds(linger))
 	if s.flows == 0 {
@@ -240,7 +270,7 @@ func (t *Table) NameOf(addr netip.Addr) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	return t.slots[i].name, true
+	return t.slots.at(i).name, true
 }
 
 // Has reports whether an address stands for name.
@@ -265,7 +295,7 @@ func (t *Table) Len() int {
 }
 
 // Cap returns how many names can have an address at a time.
-func (t *Table) Cap() int { return len(t.slots) }
+func (t *Table) Cap() int { return int(t.size) }
 
 // pair returns the addresses of slot i.
 func (t *Table) pair(i int32) Pair {
@@ -285,12 +315,12 @@ func (t *Table) slotLocked(addr netip.Addr) (int32, bool) {
 	}
 	ip, base := addr.As16(), pool.Addr().As16()
 	index := int(binary.BigEndian.Uint32(ip[12:]) - binary.BigEndian.Uint32(base[12:]))
-	if index < firstIndex || index >= firstIndex+len(t.slots) {
+	if index < firstIndex || index >= firstIndex+int(t.size) {
 		return 0, false
 	}
 	i := int32(index - firstIndex)
 	pair := t.pair(i) // the octets between prefix and index count too
-	return i, t.slots[i].name != "" && (addr == pair.IPv4 || addr == pair.IPv6)
+	return i, t.slots.name(i) != "" && (addr == pair.IPv4 || addr == pair.IPv6)
 }
 
 // secondLocked returns the seconds since the epoch. They are monotonic, so a

@@ -289,3 +289,38 @@ func BenchmarkIssueNew(b *testing.B) {
 		}
 	}
 }
+
+// TestRoomIsTakenAsNeeded has strangers look for names all over the pool.
+func TestRoomIsTakenAsNeeded(t *testing.T) {
+	table := table(t, "198.18.0.0/15", "2001:2::/48", nil)
+	taken := func() (n int) {
+		for _, chunk := range table.slots {
+			if chunk != nil {
+				n++
+			}
+		}
+		return n
+	}
+	for ip := netip.MustParseAddr("198.18.0.0"); table.Contains(ip); ip = ip.Next() {
+		if _, ok := table.NameOf(ip); ok {
+			t.Fatalf("%s stands for a name", ip)
+		}
+	}
+	if n := taken(); n != 0 || len(table.Mappings()) != 0 {
+		t.Errorf("room for %d slots without names", n*chunkSlots)
+	}
+	for i := range table.Cap() {
+		if i == 10 && taken() > 10 {
+			t.Errorf("room for %d slots, for 10 names", taken()*chunkSlots)
+		}
+		if _, err := table.Issue(fmt.Sprintf("n%d", i), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(table.Mappings()); n != table.Cap() || table.Len() != n {
+		t.Errorf("%d of %d slots taken by %d names", n, table.Cap(), table.Len())
+	}
+	if _, err := table.Issue("one.more", time.Hour); !errors.Is(err, ErrPoolFull) {
+		t.Errorf("one name more: %v", err)
+	}
+}
