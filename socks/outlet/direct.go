@@ -1,6 +1,7 @@
 package outlet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/nat64"
 )
 
 // keepAliveIdle is when TCP asks whether a silent far end still lives, before
@@ -53,6 +55,9 @@ type DirectConfig struct {
 	Prefer   Prefer
 	// Vet returns why an address is not to be dialled. May be nil.
 	Vet func(netip.Addr) error
+	// NAT64 returns the prefix of the translator by which IPv4 addresses are
+	// dialled, or an invalid one where they are dialled as they are. May be nil.
+	NAT64 func() netip.Prefix
 	// Control sets options of each socket, see net.Dialer. May be nil.
 	Control func(network, address string, c syscall.RawConn) error
 }
@@ -107,10 +112,48 @@ func (d *Direct) Dial(ctx context.Context, network string, dest socks.Addr) (net
 	return conn, nil
 }
 
+// nat64 returns the prefix of the translator in use, or an invalid one.
+func (d *Direct) nat64() netip.Prefix {
+	if d.NAT64 == nil {
+		return netip.Prefix{}
+	}
+	return d.NAT64()
+}
+
+// networks returns the networks to look up, the preferred one first. Behind a
+// translator IPv4 addresses are reached by IPv6 alone.
+func (d *Direct) networks() []string {
+	if d.Prefer == OnlyIPv6 && d.nat64().IsValid() {
+		return PreferIPv6.networks()
+	}
+	return d.Prefer.networks()
+}
+
+// through returns the address to dial for ip. Private ones are not for the
+// well-known prefix (RFC 6052, section 3.1).
+func (d *Direct) through(ip netip.Addr) netip.Addr {
+	p := d.nat64()
+	if !p.IsValid() || !ip.Is4() || ip.IsPrivate() && p == nat64.WellKnown() {
+		return ip
+	}
+	return nat64.Embed(p, ip)
+}
+
+// meant returns the address for which ip was dialled.
+func (d *Direct) meant(ip netip.Addr) netip.Addr {
+	if p := d.nat64(); p.IsValid() {
+		if v4, ok := nat64.Extract(p, ip); ok {
+			return v4
+		}
+	}
+	return ip
+}
+
 // vet returns why dest is not to be reached at ip.
 func (d *Direct) vet(dest socks.Addr, ip netip.Addr) error {
 	if d.Vet != nil {
-		if err := d.Vet(ip); err != nil {
+		// Who answers for the translator's prefix does not choose what is dialled.
+		if err := cmp.Or(d.Vet(ip), d.Vet(d.through(ip))); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+
+	"sixgate/socks/nat64"
 )
 
 // never are prefixes that no client has a reason to reach through a gateway:
@@ -22,15 +24,14 @@ var never = []netip.Prefix{
 	netip.MustParsePrefix("ff00::/8"),
 }
 
-// Prefixes of IPv6 addresses that lead to an IPv4 one, and where they hold it.
-var (
-	nat64  = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052: the last 4 octets
-	sixto4 = netip.MustParsePrefix("2002::/16")    // RFC 3056: octets 2 to 5
-)
+// sixto4 is the prefix of IPv6 addresses that hold an IPv4 one in octets 2 to 5
+// (RFC 3056).
+var sixto4 = netip.MustParsePrefix("2002::/16")
 
 // Guard tells which addresses are never dialled, whoever asks.
 type Guard struct {
 	own         func() []netip.Prefix
+	translator  func() netip.Prefix // may be nil
 	deny, allow []netip.Prefix
 }
 
@@ -45,10 +46,18 @@ func NewGuard(own func() []netip.Prefix, deny, allow []netip.Prefix) *Guard {
 	return &Guard{own: own, deny: deny, allow: allow}
 }
 
+// Behind returns g for a host that is behind a NAT64: translator returns its
+// prefix, or an invalid one where there is none.
+func (g *Guard) Behind(translator func() netip.Prefix) *Guard {
+	behind := *g
+	behind.translator = translator
+	return &behind
+}
+
 // Vet returns EACCES for an address that is not to be dialled. An address that
 // embeds an IPv4 address is denied where the latter is.
 func (g *Guard) Vet(ip netip.Addr) error {
-	for _, a := range meanings(ip) {
+	for _, a := range g.meanings(ip) {
 		if p, denied := g.denies(a); denied {
 			return fmt.Errorf("vetting address %s: %s is denied: %w", ip, p, syscall.EACCES)
 		}
@@ -70,18 +79,24 @@ func (g *Guard) denies(ip netip.Addr) (netip.Prefix, bool) {
 	return find(g.own(), ip)
 }
 
-// meanings returns ip, unmapped and without zone, and the IPv4 address that it
-// embeds.
-func meanings(ip netip.Addr) []netip.Addr {
+// meanings returns ip, unmapped and without zone, and the IPv4 addresses that it
+// may stand for.
+func (g *Guard) meanings(ip netip.Addr) []netip.Addr {
 	ip = ip.Unmap().WithZone("")
-	octets := ip.As16()
-	switch {
-	case nat64.Contains(ip):
-		return []netip.Addr{ip, netip.AddrFrom4([4]byte(octets[12:]))}
-	case sixto4.Contains(ip):
-		return []netip.Addr{ip, netip.AddrFrom4([4]byte(octets[2:6]))}
+	all := []netip.Addr{ip}
+	if sixto4.Contains(ip) {
+		octets := ip.As16()
+		all = append(all, netip.AddrFrom4([4]byte(octets[2:6])))
 	}
-	return []netip.Addr{ip}
+	if v4, ok := nat64.Literal(ip); ok {
+		all = append(all, v4)
+	}
+	if g.translator != nil {
+		if v4, ok := nat64.Extract(g.translator(), ip); ok {
+			all = append(all, v4)
+		}
+	}
+	return all
 }
 
 func find(prefixes []netip.Prefix, ip netip.Addr) (netip.Prefix, bool) {

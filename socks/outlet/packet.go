@@ -48,6 +48,7 @@ func (p *directPackets) ReadFrom(b []byte) (int, socks.Addr, error) {
 			return 0, socks.Addr{}, err
 		}
 		if from := socks.AddrFromAddrPort(ap); p.knows(from.IP) {
+			from.IP = p.direct.meant(from.IP)
 			return n, from, nil
 		}
 	}

@@ -56,6 +56,24 @@ func ask(t *testing.T, p PacketConn, dest socks.Addr, payload string) socks.Addr
 	return from
 }
 
+// Who is written to by IPv4 answers from IPv4, also through a translator: here
+// one in whose addresses ::1 is 0.0.0.1.
+func TestDirectPacketsThroughNAT64(t *testing.T) {
+	echo := echoUDP(t, "::1")
+	p, err := NewDirect(DirectConfig{
+		Resolver: &hosts{},
+		NAT64:    func() netip.Prefix { return netip.MustParsePrefix("::/96") },
+	}).ListenPacket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	dest := socks.Addr{IP: netip.MustParseAddr("0.0.0.1"), Port: echo.Port()}
+	if from := ask(t, p, dest, "hello"); from != dest {
+		t.Errorf("the answer is from %s, want %s", from, dest)
+	}
+}
+
 // One PacketConn speaks to both families, looks up each name once, and hears
 // nobody that it did not write to.
 func TestDirectPackets(t *testing.T) {

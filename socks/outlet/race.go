@@ -34,8 +34,9 @@ type race struct {
 	workers  sync.WaitGroup
 	answers  chan answer
 	attempts chan attempt
-	lookups  int // that have not reported
-	dialling int // attempts that have not reported
+	inUse    []string // families, the preferred one first: "ip4", "ip6"
+	lookups  int      // that have not reported
+	dialling int      // attempts that have not reported
 
 	first   netip.Addr              // to be tried before the others, if it is one of them
 	waiting map[string][]netip.Addr // to be tried, by family: "ip4" or "ip6"
@@ -65,6 +66,7 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 		Direct:   d,
 		network:  network,
 		dest:     dest,
+		inUse:    d.networks(),
 		answers:  make(chan answer),
 		attempts: make(chan attempt),
 		waiting:  map[string][]netip.Addr{},
@@ -74,13 +76,13 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 	defer cancel()
 	if dest.IsName() {
 		if d.first != nil {
-			r.first = d.first(dest)
+			r.first = d.meant(d.first(dest))
 		}
 		r.lookUp(ctx, dest.Name)
 		return r.run(ctx)
 	}
 	family := networkOf(dest.IP)
-	if !slices.Contains(d.Prefer.networks(), family) {
+	if !slices.Contains(r.inUse, family) {
 		return nil, fmt.Errorf("a family not in use: %w", syscall.EAFNOSUPPORT)
 	}
 	r.add(answer{family: family, ips: []netip.Addr{dest.IP}})
@@ -123,7 +125,7 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 
 // lookUp starts a look-up for each family in use.
 func (r *race) lookUp(ctx context.Context, name string) {
-	for _, family := range r.Prefer.networks() {
+	for _, family := range r.inUse {
 		r.lookups++
 		r.workers.Go(func() {
 			ips, err := r.Resolver.LookupNetIP(ctx, family, name)
@@ -175,7 +177,7 @@ func (r *race) putFirst(family string) {
 
 // families returns those in use, that of first or else the preferred one first.
 func (r *race) families() []string {
-	families := r.Prefer.networks()
+	families := slices.Clone(r.inUse)
 	if r.first.IsValid() && networkOf(r.first) != families[0] {
 		slices.Reverse(families)
 	}
@@ -190,7 +192,7 @@ func (r *race) startNext(ctx context.Context) bool {
 	}
 	r.dialling++
 	r.workers.Go(func() {
-		conn, err := r.dial(ctx, r.network, netip.AddrPortFrom(ip, r.dest.Port))
+		conn, err := r.dial(ctx, r.network, netip.AddrPortFrom(r.through(ip), r.dest.Port))
 		select {
 		case r.attempts <- attempt{conn, socks.WithErrno(err)}:
 		case <-ctx.Done(): // lost

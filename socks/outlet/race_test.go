@@ -116,6 +116,7 @@ func TestRace(t *testing.T) {
 		what    string
 		dest    socks.Addr
 		prefer  Prefer
+		nat64   string
 		answers map[string]lookup
 		hosts   map[string]host
 		deny    string
@@ -189,6 +190,16 @@ func TestRace(t *testing.T) {
 		{what: "all denied", answers: both, deny: a1 + a2 + b1 + b2, errno: syscall.EACCES},
 		{what: "literal denied", dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80}, deny: b2, errno: syscall.EACCES},
 		{what: "literal of a family not in use", prefer: OnlyIPv6, dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80}, errno: syscall.EAFNOSUPPORT},
+		{what: "literal through a translator", nat64: "64:ff9b::/96", dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80},
+			want: "64:ff9b::c000:202", dialed: "64:ff9b::c000:202@0s"},
+		{what: "literal through a translator, with IPv6 only", nat64: "64:ff9b::/96", prefer: OnlyIPv6, dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80},
+			want: "64:ff9b::c000:202", dialed: "64:ff9b::c000:202@0s"},
+		{what: "private literal by the well-known prefix", nat64: "64:ff9b::/96", dest: socks.Addr{IP: netip.MustParseAddr("10.0.0.1"), Port: 80},
+			want: "10.0.0.1", dialed: "10.0.0.1@0s"},
+		{what: "literal denied before a translator", nat64: "64:ff9b::/96", dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80}, deny: b2, errno: syscall.EACCES},
+		{what: "translator denied", nat64: "64:ff9b::/96", dest: socks.Addr{IP: netip.MustParseAddr(b2), Port: 80}, deny: "64:ff9b::c000:202", errno: syscall.EACCES},
+		{what: "IPv6 first, then through a translator", nat64: "2001:db8:64::/48", answers: map[string]lookup{"ip6": {ips: a1}, "ip4": {ips: b1}},
+			hosts: map[string]host{a1: refused}, want: "2001:db8:64:c000:2:100::", dialed: a1 + "@0s 2001:db8:64:c000:2:100::@10ms", took: soon},
 		{what: "no such name", errno: syscall.EHOSTUNREACH},
 		{what: "no address", answers: map[string]lookup{"ip6": {}, "ip4": {}}, errno: syscall.EHOSTUNREACH},
 		{what: "no address of the family", prefer: OnlyIPv4, answers: map[string]lookup{"ip6": {ips: a1}}, errno: syscall.EHOSTUNREACH},
@@ -211,6 +222,9 @@ func TestRace(t *testing.T) {
 					return nil
 				}})
 				d.dial = w.dial
+				if tt.nat64 != "" {
+					d.NAT64 = func() netip.Prefix { return netip.MustParsePrefix(tt.nat64) }
+				}
 				if tt.first != "" {
 					d = d.Starting(func(socks.Addr) netip.Addr { return netip.MustParseAddr(tt.first) })
 				}

@@ -26,7 +26,7 @@ func (d *Direct) Resolve(ctx context.Context, name string) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("resolving %s: %w", name, socks.WithErrno(err))
 	}
-	return ip, nil
+	return d.meant(ip), nil
 }
 
 // ResolvePTR returns a name of ip. Those of private addresses are nobody else's
