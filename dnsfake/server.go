@@ -48,6 +48,10 @@ type Config struct {
 	// Vet returns nil if the gateway may dial an address. No fake is given
 	// for a name that has no such address. nil: it may dial all.
 	Vet func(netip.Addr) error
+	// NAT64 returns the IPv6 addresses of ipv4only.arpa, by which clients
+	// without IPv4 find out that the gateway takes IPv4 addresses behind a
+	// prefix (RFC 7050). nil, or none: it does not.
+	NAT64 func() []netip.Addr
 
 	// Answered is told of answers that were not at hand: the question, as in
 	// "a.example A", what the client was told of a failure, "" if none, and how

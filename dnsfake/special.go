@@ -17,7 +17,7 @@ const (
 	nonexistent
 	nothing   // NODATA
 	loopback  // the client itself
-	discovery // of NAT64, for which there is none
+	discovery // of NAT64
 )
 
 // specialZones returns the zones of which no upstream server is asked.
@@ -92,7 +92,11 @@ func (s *Server) own(ctx context.Context, req *request) (answer, bool) {
 	case t == loopback:
 		return s.positive(req, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()), true
 	case t == discovery && exact: // RFC 7050, section 2.2
-		return s.positive(req, netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.AddrFrom4([4]byte{192, 0, 0, 171})), true
+		ips := []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.AddrFrom4([4]byte{192, 0, 0, 171})}
+		if s.conf.NAT64 != nil && !req.families.IPv4 {
+			ips = append(ips, s.conf.NAT64()...)
+		}
+		return s.positive(req, ips...), true
 	case t == nothing:
 		return s.absence(req, zone, nodata), true
 	case t == ordinary && !s.unasked(req):

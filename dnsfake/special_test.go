@@ -102,6 +102,27 @@ func TestSpecialNames(t *testing.T) {
 	}
 }
 
+// TestNAT64Discovery answers as it is: whom the gateway takes IPv4 addresses
+// from behind a prefix finds it out, if he has no IPv4 himself.
+func TestNAT64Discovery(t *testing.T) {
+	prefixed := []netip.Addr{netip.MustParseAddr("64:ff9b::192.0.0.170"), netip.MustParseAddr("64:ff9b::192.0.0.171")}
+	for _, c := range []struct {
+		clients, query string
+		nat64          []netip.Addr
+		want           string
+	}{
+		{"6", "AAAA", prefixed, "ipv4only.arpa. 10 AAAA 64:ff9b::c000:aa; ipv4only.arpa. 10 AAAA 64:ff9b::c000:ab"},
+		{"6", "A", prefixed, "ipv4only.arpa. 10 A 192.0.0.170; ipv4only.arpa. 10 A 192.0.0.171"},
+		{"46", "AAAA", prefixed, "ipv4only.arpa. 300 SOA"},
+		{"6", "AAAA", nil, "ipv4only.arpa. 300 SOA"},
+	} {
+		s := server(t, serve(t, ""), Config{Clients: clients(c.clients), NAT64: func() []netip.Addr { return c.nat64 }})
+		if got := brief(s, exchange(t, s, query("ipv4only.arpa.", c.query))); got != c.want {
+			t.Errorf("%s to clients with %s: got %s, want %s", c.query, c.clients, got, c.want)
+		}
+	}
+}
+
 // TestKnownZones asks upstream for a special zone that it serves.
 func TestKnownZones(t *testing.T) {
 	s := server(t, serve(t, "a.test. 60 A 192.0.2.1"), Config{Policy: policy(t, nil, []string{"test"}, 0)})
