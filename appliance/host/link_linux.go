@@ -18,6 +18,7 @@ type link struct {
 	up        bool
 	addresses []netip.Prefix // added by us
 	settings  journal        // changed by us
+	default4  bool           // there is our default route
 }
 
 // setLink brings the link up with its MTU and addresses. Addresses that were
@@ -49,7 +50,31 @@ func (n *Network) setLink(s State) error {
 			return err
 		}
 	}
-	return n.setAddresses(device, s.Addresses)
+	if err := n.setAddresses(device, s.Addresses); err != nil {
+		return err
+	}
+	return n.setDefault(device, s.Default4)
+}
+
+// setDefault makes the link the IPv4 default route of last resort, or no more.
+func (n *Network) setDefault(device netlink.Link, wanted bool) error {
+	name := device.Attrs().Name
+	r := netlink.Route{
+		LinkIndex: device.Attrs().Index, Dst: ipNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)),
+		Protocol: protocol, Priority: lastMetric,
+	}
+	switch {
+	case wanted:
+		if err := n.handle.RouteAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("routing IPv4 to link %s: %w", name, err)
+		}
+	case n.link.default4:
+		if err := n.handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("routing IPv4 no more to link %s: %w", name, err)
+		}
+	}
+	n.link.default4 = wanted
+	return nil
 }
 
 // loosen lets clients' packets come out of the link.
@@ -118,7 +143,7 @@ func (n *Network) restoreLink() error {
 	if err != nil {
 		return fmt.Errorf("finding link %d: %w", before.index, err)
 	}
-	if err := errors.Join(n.setAddresses(device, nil), before.settings.restore()); err != nil {
+	if err := errors.Join(n.setDefault(device, false), n.setAddresses(device, nil), before.settings.restore()); err != nil {
 		return err
 	}
 	if !before.up {

@@ -62,7 +62,7 @@ func (n *Network) Set(s State) error {
 
 // apply goes from what keeps fakes off the world to what brings them in.
 func (n *Network) apply(s State) error {
-	if err := n.setRoutes(s.Pools); err != nil {
+	if err := n.setRoutes(s.ours()); err != nil {
 		return err
 	}
 	if err := n.setDelivery(s.handedOver()); err != nil {

@@ -418,3 +418,40 @@ func TestFurnish(t *testing.T) {
 		t.Error("a link that is not there was furnished")
 	}
 }
+
+// TestDefault has the link take IPv4 that no other route takes, and prefixes
+// beside the pools.
+func TestDefault(t *testing.T) {
+	enter(t)
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	n, err := New(nil)
+	must(t, err)
+	literals := []netip.Prefix{netip.MustParsePrefix("64:ff9b:1::/48")}
+	s := State{
+		Link: "sixgate0", Pools: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15")}, Literals: literals, Default4: true,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.1/15"), netip.MustParsePrefix("64:ff9b:1::1/48")},
+	}
+	for range 2 {
+		must(t, n.Set(s))
+		for line, want := range map[string]string{
+			"ip route":                             "default dev sixgate0 proto 163 metric 2147483647",
+			"ip -6 route show type unreachable":    "64:ff9b:1::/48",
+			"ip -6 route get 64:ff9b:1::192.0.2.1": "dev sixgate0",
+			"ip route get 192.0.2.1":               "dev sixgate0",
+		} {
+			if got := sh(t, line); !strings.Contains(got, want) {
+				t.Errorf("%s: no %q in\n%s", line, want, got)
+			}
+		}
+	}
+	s.Default4 = false
+	must(t, n.Set(s))
+	if got := sh(t, "ip route"); strings.Contains(got, "default") {
+		t.Errorf("there still is a default route:\n%s", got)
+	}
+	s.Default4 = true
+	must(t, n.Set(s))
+	must(t, n.Close())
+	same(t, "after Close", before, snapshot(t))
+}

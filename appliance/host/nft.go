@@ -41,7 +41,7 @@ func (s State) table(before journal) string {
 // clients pretend to be in one, and send what is for a pool to the world.
 func (s State) guard() []string {
 	rules := []string{fmt.Sprintf("iifname != %s oifname %q drop", names(s.LAN...), s.Link)}
-	for _, pool := range s.Pools {
+	for _, pool := range s.ours() {
 		family := family(pool.Addr())
 		rules = append(rules,
 			fmt.Sprintf("iifname %s %s saddr %v drop", names(s.LAN...), family, pool),
@@ -55,7 +55,7 @@ func (s State) guard() []string {
 // addresses in the pools, and the sockets that serve the LAN.
 func (s State) own() []string {
 	rules := []string{fmt.Sprintf("iifname %s accept", names(append([]string{"lo", s.Link}, s.LAN...)...))}
-	for _, pool := range s.Pools {
+	for _, pool := range s.ours() {
 		rules = append(rules, fmt.Sprintf("%s daddr %v drop", family(pool.Addr()), pool))
 	}
 	for _, socket := range s.Private {
@@ -78,7 +78,7 @@ func family(ip netip.Addr) string {
 func (s State) world() []string {
 	inside := names(append([]string{"lo", s.Link}, s.LAN...)...)
 	var rules []string
-	for _, pool := range s.Pools {
+	for _, pool := range s.ours() {
 		for _, end := range []string{"saddr", "daddr"} {
 			rules = append(rules, fmt.Sprintf("oifname != %s %s %s %v drop", inside, family(pool.Addr()), end, pool))
 		}

@@ -43,6 +43,7 @@ func TestTable(t *testing.T) {
 		{"full", State{
 			Link:       "tun-x.1",
 			Pools:      prefixOf("198.18.0.0/15", "2001:2::/48"),
+			Literals:   prefixOf("64:ff9b:1::/48"),
 			LAN:        []string{"br-lan", "eth0.100"},
 			Private:    []netip.AddrPort{netip.MustParseAddrPort("192.168.77.1:53"), netip.MustParseAddrPort("[fe80::1%br-lan]:53")},
 			CaptureDNS: 5364,

@@ -25,8 +25,8 @@ const (
 	interruptions = 10
 )
 
-// setRoutes makes the unreachable routes of pools the only ones that carry
-// our protocol number.
+// setRoutes makes the unreachable routes of pools the only ones of their kind
+// that carry our protocol number.
 func (n *Network) setRoutes(pools []netip.Prefix) error {
 	ours, err := whole(func() ([]netlink.Route, error) {
 		return n.handle.RouteListFiltered(netlink.FAMILY_ALL,
@@ -37,6 +37,9 @@ func (n *Network) setRoutes(pools []netip.Prefix) error {
 	}
 	var standing []netip.Prefix
 	for _, r := range ours {
+		if r.Type != unix.RTN_UNREACHABLE {
+			continue // it goes with its link
+		}
 		if slices.Contains(pools, prefix(r.Dst)) {
 			standing = append(standing, prefix(r.Dst))
 			continue
@@ -49,7 +52,7 @@ func (n *Network) setRoutes(pools []netip.Prefix) error {
 		if slices.Contains(standing, pool) {
 			continue
 		}
-		if n.held != nil && slices.Contains(n.held.Pools, pool) {
+		if n.held != nil && slices.Contains(n.held.ours(), pool) {
 			n.log.Warn("putting back a route, which somebody has removed", "pool", pool)
 		}
 		r := netlink.Route{Dst: ipNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Priority: lastMetric}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,12 @@ type State struct {
 	// takes over when the link is gone, so that fakes never follow the
 	// default route.
 	Pools []netip.Prefix
+
+	// Literals are the prefixes behind which clients write addresses of the
+	// other family. They are like Pools, but never handed over.
+	Literals []netip.Prefix
+
+	Default4 bool // the link takes IPv4 that no other route takes
 
 	// LAN are the interfaces served. Without any there is no forwarding and
 	// no nft table, and the fields below have no effect.
@@ -35,6 +42,9 @@ type State struct {
 	Handover []netip.AddrPort
 }
 
+// ours returns the prefixes that lead to the gateway and nowhere else.
+func (s State) ours() []netip.Prefix { return slices.Concat(s.Pools, s.Literals) }
+
 // validate refuses what the kernel or the nft text could not hold.
 func (s State) validate() error {
 	for _, name := range append([]string{s.Link}, s.LAN...) {
@@ -42,7 +52,7 @@ func (s State) validate() error {
 			return fmt.Errorf("naming an interface %q: no name of an interface", name)
 		}
 	}
-	for _, pool := range s.Pools {
+	for _, pool := range s.ours() {
 		if !pool.IsValid() || pool != pool.Masked() {
 			return fmt.Errorf("routing pool %v: no prefix of a network", pool)
 		}
