@@ -167,6 +167,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
 	a.parts.hosts.Reload() // before the first query
 	tasks.Go(func() error { return a.parts.hosts.Run(ctx) })
+	tasks.Go(func() error { return a.parts.translator.run(ctx) })
 	err := hostError(a.listen(ctx, tasks, dns))
 	if err == nil {
 		a.listenSight(ctx, tasks)
@@ -274,6 +275,7 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 	a.machine.Store(now)
 	if now.uplink != before.uplink || now.String() != before.String() {
 		a.Logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
+		a.parts.translator.follow()
 	}
 	if err := errors.Join(network.Set(a.state(now)), dns.set(ctx, now.listenDNS(a.config()))); err != nil {
 		a.Logger.Warn("following a change of the machine", "err", err)

@@ -38,7 +38,7 @@ func (a *Appliance) Explain(ctx context.Context, target string, client netip.Add
 	families := a.machine.Load().clientFamilies(client)
 	e.say("The client %s is in a network with %s.", client, familyNames(families))
 	if dest.IP.IsValid() {
-		dest, err = a.explainAddress(e, dest)
+		dest, err = a.explainAddress(e, dest, client)
 		if err != nil {
 			return e, nil // said already
 		}
@@ -50,7 +50,11 @@ func (a *Appliance) Explain(ctx context.Context, target string, client netip.Add
 }
 
 // explainAddress returns what dest stands for. The error has been said.
-func (a *Appliance) explainAddress(e *Explanation, dest socks.Addr) (socks.Addr, error) {
+func (a *Appliance) explainAddress(e *Explanation, dest socks.Addr, client netip.Addr) (socks.Addr, error) {
+	if ip, ok := a.machine.Load().literal(a.config(), client, dest.IP); ok {
+		e.say("%s comes to the gateway, which takes it as %s.", dest.IP, ip)
+		return socks.Addr{IP: ip, Port: dest.Port}, nil
+	}
 	if !a.parts.table.Contains(dest.IP) {
 		e.say("%s is a real address: the kernel forwards it for LAN clients; a SOCKS client's connection goes on as follows.", dest.IP)
 		return dest, nil

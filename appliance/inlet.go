@@ -35,8 +35,8 @@ type tunInlet struct {
 	dns     *dnsfake.Server
 	gateway *gateway.Gateway
 
-	literal func(netip.Addr) bool // reports whether an address outside the pools is a destination itself
-	capture bool                  // the DNS server answers also what goes to port 53 of those
+	literal literal
+	capture bool // the DNS server answers also what goes to port 53 of a literal address
 
 	handover *handover
 	current  func() *machine
@@ -45,24 +45,25 @@ type tunInlet struct {
 // Admit lets through what is for the DNS server, for an address that stands for
 // a name, or for a literal address.
 func (in *tunInlet) Admit(network string, client, dst netip.AddrPort) bool {
-	if in.toDNS(network, dst) {
+	if in.toDNS(network, client, dst) {
 		return true
 	}
-	if !in.table.Contains(dst.Addr()) {
-		return in.literal(dst.Addr())
-	}
 	_, ok := in.table.NameOf(dst.Addr())
+	if !in.table.Contains(dst.Addr()) {
+		_, ok = in.literal(client.Addr(), dst.Addr())
+	}
 	return ok
 }
 
-// toDNS reports whether a flow to dst is answered by the gateway's DNS.
-func (in *tunInlet) toDNS(network string, dst netip.AddrPort) bool {
-	return network != "icmp" && dst.Port() == portDNS && (in.table.Contains(dst.Addr()) || in.capture && in.literal(dst.Addr()))
+// toDNS reports whether a flow of client to dst is answered by the gateway's DNS.
+func (in *tunInlet) toDNS(network string, client, dst netip.AddrPort) bool {
+	_, ok := in.literal(client.Addr(), dst.Addr())
+	return network != "icmp" && dst.Port() == portDNS && (in.table.Contains(dst.Addr()) || ok && in.capture)
 }
 
 // ServeTCP serves a connection until it ends.
 func (in *tunInlet) ServeTCP(ctx context.Context, r *stack.TCPRequest) {
-	if !in.toDNS("tcp", r.Dest()) {
+	if !in.toDNS("tcp", r.Client(), r.Dest()) {
 		in.gateway.Serve(ctx, in.session("tcp", r.Client(), r.Dest()), in.pending(ctx, r))
 		return
 	}
@@ -84,7 +85,7 @@ func (in *tunInlet) pending(ctx context.Context, r *stack.TCPRequest) gateway.Pe
 
 // ServeDatagrams serves a flow until it ends.
 func (in *tunInlet) ServeDatagrams(ctx context.Context, f *stack.DatagramFlow) {
-	if !in.toDNS(f.Network(), f.Dest()) {
+	if !in.toDNS(f.Network(), f.Client(), f.Dest()) {
 		in.gateway.Serve(ctx, in.session(f.Network(), f.Client(), f.Dest()), pendingDatagrams{f})
 		return
 	}
@@ -136,16 +137,25 @@ func (in *tunInlet) serveDNS(ctx context.Context, conn net.Conn, client netip.Ad
 }
 
 func (in *tunInlet) session(network string, client, dst netip.AddrPort) gateway.Session {
-	return gateway.Session{
-		Inlet: "tun", Network: network, Client: client,
-		Dest: socks.AddrFromAddrPort(dst), Fake: in.table.Contains(dst.Addr()),
+	s := gateway.Session{Inlet: "tun", Network: network, Client: client, Dest: socks.AddrFromAddrPort(dst)}
+	if s.Fake = in.table.Contains(dst.Addr()); s.Fake {
+		return s
 	}
+	if ip, ok := in.literal(client.Addr(), dst.Addr()); ok {
+		s.Dest.IP = ip
+	}
+	return s
 }
+
+// literal returns the destination that an address outside the pools stands for
+// when client writes it, if it stands for one.
+type literal func(client, ip netip.Addr) (netip.Addr, bool)
 
 // socksInlet hands SOCKS requests to the gateway. It implements socks.Handler.
 type socksInlet struct {
 	table   *dnsfake.Table
 	gateway *gateway.Gateway
+	literal literal
 }
 
 // ServeSOCKS serves a request until its connection ends.
@@ -157,6 +167,9 @@ func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
 	if err := in.leaked(s.Dest); err != nil {
 		r.Refuse(err)
 		return
+	}
+	if ip, ok := in.literal(s.Client.Addr(), s.Dest.IP); ok {
+		s.Dest.IP = ip
 	}
 	switch r.Command() {
 	case socks.CommandConnect:

@@ -51,7 +51,7 @@ func survey(c *config.Config) (*machine, error) {
 	if m.ipv6, err = host.IPv6(); err != nil {
 		return nil, err
 	}
-	if m.uplink.IPv4, m.uplink.IPv6, err = host.Uplink(c.LAN.Interfaces...); err != nil {
+	if m.uplink.IPv4, m.uplink.IPv6, err = host.Uplink(append([]string{c.TUN.Name}, c.LAN.Interfaces...)...); err != nil {
 		return nil, err
 	}
 	for _, name := range c.LAN.Interfaces {
@@ -68,6 +68,7 @@ func survey(c *config.Config) (*machine, error) {
 			m.denied = append(m.denied, p.Masked())
 		}
 	}
+	m.denied = append(m.denied, m.literals(c)...) // what is dialled there would come back
 	return m, nil
 }
 
@@ -119,11 +120,13 @@ func (m *machine) state(c *config.Config) host.State {
 	s := host.State{
 		Link:      c.TUN.Name,
 		MTU:       c.TUN.MTU,
-		Addresses: m.gatewayAddresses(c),
+		Addresses: firsts(append(m.pools(c), m.literals(c)...)),
 		Pools:     m.pools(c),
+		Literals:  m.literals(c),
 		LAN:       c.LAN.Interfaces,
 		Private:   m.listenLAN(c),
 		Mark:      c.Direct.Mark,
+		Default4:  m.translated(c),
 	}
 	for _, l := range m.lan {
 		s.Forward4 = s.Forward4 || l.families.IPv4
@@ -148,12 +151,15 @@ func (m *machine) pools(c *config.Config) []netip.Prefix {
 	return []netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}
 }
 
-// gatewayAddresses returns the gateway's own address in each pool, the first
-// after the network's, with the pool's length.
-func (m *machine) gatewayAddresses(c *config.Config) []netip.Prefix {
+// gatewayAddresses returns the gateway's own address in each pool.
+func (m *machine) gatewayAddresses(c *config.Config) []netip.Prefix { return firsts(m.pools(c)) }
+
+// firsts returns the first address after the network's of each prefix, with the
+// prefix's length.
+func firsts(prefixes []netip.Prefix) []netip.Prefix {
 	var own []netip.Prefix
-	for _, pool := range m.pools(c) {
-		own = append(own, netip.PrefixFrom(pool.Addr().Next(), pool.Bits()))
+	for _, p := range prefixes {
+		own = append(own, netip.PrefixFrom(p.Addr().Next(), p.Bits()))
 	}
 	return own
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"syscall"
 
 	"sixgate/appliance/config"
 	"sixgate/appliance/sight"
@@ -15,9 +14,6 @@ import (
 	"sixgate/socks/gateway"
 	"sixgate/socks/outlet"
 )
-
-// control is called on each socket that the gateway opens to the world.
-type control = func(network, address string, c syscall.RawConn) error
 
 // parts are the rooms of the gateway, built for one configuration on one
 // machine, and joined to each other but not yet to the world.
@@ -34,6 +30,8 @@ type parts struct {
 	policy   atomic.Pointer[policy] // in force; never nil once built
 	current  func() *machine        // as it was last seen
 	logger   *slog.Logger
+
+	translator *translator
 }
 
 // build makes the parts, and touches nothing of the machine, which current
@@ -52,7 +50,11 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		return nil, err
 	}
 	p.hosts = dnsfake.NewHosts(c.DNS.Hosts, c.DNS.Leases, logger)
-	first, err := newPolicy(c, p.resolver, current, logger)
+	p.translator = &translator{
+		fixed: c.Direct.NAT64.Prefix, find: c.Direct.NAT64.Find,
+		resolver: p.resolver, current: current, logger: logger, changed: make(chan struct{}, 1),
+	}
+	first, err := newPolicy(c, p.resolver, p.translator, current, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -74,33 +76,31 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Hosts:     p.hosts,
 		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
+		NAT64:     func() []netip.Addr { return current().discovery(c) },
 		Logger:    logger,
 		Answered:  p.sight.Answered,
 	})
 	if err != nil {
 		return nil, err
 	}
+	literal := func(client, ip netip.Addr) (netip.Addr, bool) { return current().literal(c, client, ip) }
 	p.socks = &socks.Server{
-		Handler: &socksInlet{table: p.table, gateway: p.gateway},
+		Handler: &socksInlet{table: p.table, gateway: p.gateway, literal: literal},
 		Access:  func() *socks.Access { return p.policy.Load().access },
 		Logger:  logger,
 	}
 	p.handover = newHandover(logger)
 	p.tun = &tunInlet{
-		table: p.table, dns: p.dns, gateway: p.gateway, literal: nothing, capture: c.DNS.Capture,
+		table: p.table, dns: p.dns, gateway: p.gateway, literal: literal, capture: c.DNS.Capture,
 		handover: p.handover, current: current,
 	}
 	return p, nil
 }
 
-// nothing are the literal addresses that come in by the TUN of a box, to which
-// only the pools are routed.
-func nothing(netip.Addr) bool { return false }
-
 // adopt puts the policy of c in force. It is called by one at a time. Flows
 // that have begun go on by the policy before, and names keep their addresses.
 func (p *parts) adopt(c *config.Config) error {
-	next, err := newPolicy(c, p.resolver, p.current, p.logger)
+	next, err := newPolicy(c, p.resolver, p.translator, p.current, p.logger)
 	if err != nil {
 		return err
 	}

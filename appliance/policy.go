@@ -40,14 +40,18 @@ type policy struct {
 }
 
 // newPolicy makes what c decides of parts that stay.
-func newPolicy(c *config.Config, resolver outlet.Resolver, current func() *machine, logger *slog.Logger) (*policy, error) {
+func newPolicy(c *config.Config, resolver outlet.Resolver, t *translator, current func() *machine, logger *slog.Logger) (*policy, error) {
 	p := &policy{config: c, since: time.Now(), servers: servers(c)}
 	// No exception reaches the pools: what is dialled there would come back.
 	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
-	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow)
+	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow).Behind(t.prefix)
+	direct := outlet.DirectConfig{
+		Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), NAT64: t.prefix,
+		Control: outlet.MarkControl(c.Direct.Mark, c.Direct.Interface),
+	}
 	p.flows = &gateway.Policy{
 		Rules:          buildRules(c),
-		Outlets:        buildOutlets(c, resolver, p.guard, outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)),
+		Outlets:        buildOutlets(c, direct, p.guard),
 		DialTimeout:    c.Limits.DialTimeout,
 		Stream:         relay.Limits{Idle: c.Limits.TCPIdle, HalfClosed: halfClosed},
 		UDPIdle:        c.Limits.UDPIdle,
@@ -142,8 +146,7 @@ func always(policy config.FakePolicy, uplink dnsfake.Families) dnsfake.Families 
 // buildOutlets returns all outlets by name, the default as "". What the
 // operator wrote as a SOCKS server is dialled wherever it stands; what clients
 // ask for is vetted.
-func buildOutlets(c *config.Config, resolver outlet.Resolver, guard *outlet.Guard, control control) map[string]outlet.Outlet {
-	direct := outlet.DirectConfig{Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), Control: control}
+func buildOutlets(c *config.Config, direct outlet.DirectConfig, guard *outlet.Guard) map[string]outlet.Outlet {
 	unguarded := outlet.NewDirect(direct)
 	direct.Vet = guard.Vet
 	guarded := outlet.NewDirect(direct)

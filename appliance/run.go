@@ -13,6 +13,7 @@ import (
 	"sixgate/appliance/config"
 	"sixgate/appliance/confine"
 	"sixgate/socks/gateway"
+	"sixgate/socks/nat64"
 	"sixgate/stack"
 )
 
@@ -85,8 +86,18 @@ func newPersonal(c *config.Config, o Options) (*personal, error) {
 	if g.parts, err = build(&own, func() *machine { return m }, o.Logger); err != nil {
 		return nil, err
 	}
-	g.parts.tun.literal = netip.Addr.IsGlobalUnicast
+	g.parts.tun.literal = everywhere
 	return g, nil
+}
+
+// everywhere is the literal of a program whose every packet comes to the
+// gateway. Programs on networks of IPv6 alone may write IPv4 addresses behind a
+// prefix.
+func everywhere(_, ip netip.Addr) (netip.Addr, bool) {
+	if v4, ok := nat64.Literal(ip); ok {
+		ip = v4
+	}
+	return ip, ip.IsGlobalUnicast()
 }
 
 // start serves the device tun.
@@ -107,6 +118,7 @@ func (g *personal) start(tun int, ipv6 bool) error {
 	g.parts.hosts.Reload() // before the first query
 	g.tasks.Go(func() error { return packets.Run(ctx) })
 	g.tasks.Go(func() error { return g.parts.hosts.Run(ctx) })
+	g.tasks.Go(func() error { return g.parts.translator.run(ctx) })
 	return nil
 }
 

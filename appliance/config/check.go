@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"slices"
+
+	"sixgate/socks/nat64"
 )
 
 // check complains about values that are right by themselves and wrong
@@ -15,6 +17,9 @@ func (c *Config) check(root *table) {
 	c.checkOutlets(root.tables("outlet"))
 	c.checkRules(root.tables("rule"))
 	c.checkStatus(root.table("status"))
+	if p := c.Direct.NAT64.Prefix; p.IsValid() && p.Overlaps(c.Pool.IPv6) {
+		root.table("direct").complain("nat64", "%s overlaps the pool %s (name the prefix of the network's NAT64)", p, c.Pool.IPv6)
+	}
 	if i := slices.Index(c.LAN.Interfaces, c.TUN.Name); i >= 0 {
 		root.table("lan").complainElement("interfaces", i, "%q is the TUN device (set another tun.name)", c.TUN.Name)
 	}
@@ -65,7 +70,8 @@ func notForPools() []netip.Prefix {
 		netip.MustParsePrefix("240.0.0.0/4"), // refused by Windows (v2ray-core#779)
 		netip.MustParsePrefix("::/96"),
 		netip.MustParsePrefix("::ffff:0:0/96"),
-		netip.MustParsePrefix("64:ff9b::/96"),
+		nat64.WellKnown(),
+		nat64.Local(),
 		netip.MustParsePrefix("fe80::/10"),
 		netip.MustParsePrefix("ff00::/8"),
 	}

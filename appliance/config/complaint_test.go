@@ -335,12 +335,18 @@ t.toml:13: outlet.username: missing (the password is of nobody)
 t.toml:21: outlet.username: a direct outlet has no server (delete it, or set type to socks5)
 t.toml:23: rule.users: a user's name of 0 octets (1 to 255)`},
 
+	{"NAT64", `
+direct.nat64 = "64:ff9b::/95"
+`, `t.toml:2: direct.nat64: 64:ff9b::/95 is no prefix of a NAT64 (its length is 32, 40, 48, 56, 64 or 96)`},
+
+	{"NAT64 of a pool", `
+direct.nat64 = "2001:2::/96"
+`, `t.toml:2: direct.nat64: 2001:2::/96 overlaps the pool 2001:2::/48 (name the prefix of the network's NAT64)`},
+
 	{"not yet", `
 [tun]
 queues = 2
 handover = "yes"
-[direct]
-nat64 = "auto"
 [limits]
 flows = 0
 flows-per-client = -1
@@ -351,11 +357,10 @@ socket = 1
 listen = "0.0.0.0:80"
 `, `t.toml:3: tun.queues: not yet supported (leave it out)
 t.toml:4: tun.handover: unknown value "yes" (known: off, auto, on)
-t.toml:6: direct.nat64: not yet supported (leave it out)
-t.toml:9: limits.flows-per-client: want 0 to 2147483647, got -1
-t.toml:10: limits.new-names-per-second: want 0 to 2147483647, got -50
-t.toml:12: control.socket: want a string, got an integer
-t.toml:14: status.listen: 0.0.0.0:80 can be read by everyone (set user and password, or take a loopback address)`},
+t.toml:7: limits.flows-per-client: want 0 to 2147483647, got -1
+t.toml:8: limits.new-names-per-second: want 0 to 2147483647, got -50
+t.toml:10: control.socket: want a string, got an integer
+t.toml:12: status.listen: 0.0.0.0:80 can be read by everyone (set user and password, or take a loopback address)`},
 	{"status for nobody", "[status]\npassword = 'a'\n", `t.toml:1: status.user: missing (the password is of nobody)`},
 	{"status for whom", "[status]\nuser = 'a'\n", `t.toml:1: status.password: missing (a bcrypt hash, as htpasswd -nB makes it, or plain text)`},
 }

@@ -115,6 +115,14 @@ type Direct struct {
 	Interface string         // device that outgoing sockets are bound to; empty: none
 	Deny      []netip.Prefix // never dialled, besides the built-in list
 	Allow     []netip.Prefix // exceptions to the built-in list
+	NAT64     NAT64
+}
+
+// NAT64 is a translator on the way to the world, by which IPv4 addresses are
+// dialled while the uplink has IPv6 only.
+type NAT64 struct {
+	Prefix netip.Prefix // of RFC 6052, section 2.2; invalid: none is known
+	Find   bool         // ask the network for the prefix (RFC 7050)
 }
 
 // Prefer is the family that is dialled first, or alone.
@@ -268,6 +276,7 @@ func (c *Config) read(root *table) {
 	key(direct.atStart(), "interface", &c.Direct.Interface, orEmpty(interfaceName))
 	list(direct, "deny", &c.Direct.Deny, prefix)
 	list(direct, "allow", &c.Direct.Allow, prefix)
+	key(direct.atStart(), "nat64", &c.Direct.NAT64, orEmpty(translator))
 
 	proxy := root.table("socks")
 	list(proxy.atStart(), "listen", &c.SOCKS.Listen, listenAddr)

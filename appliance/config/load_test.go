@@ -72,6 +72,7 @@ func full() *Config {
 		{Network: "https", Addr: netip.MustParseAddrPort("1.1.1.1:443"), Path: "/dns-query"},
 	}
 	c.DNS.Bypass = []string{"*.corp.example"}
+	c.Direct.NAT64.Prefix = netip.MustParsePrefix("64:ff9b::/96")
 	hash, err := socks.ParsePassword("$2a$10$rRittcC9o0RoOr.FRqKBNu0R.TJBwnurGFxP5nucAfwlDtEQ0bt7i")
 	if err != nil {
 		panic(err)
@@ -133,6 +134,7 @@ func TestGood(t *testing.T) {
 		{"direct", "[direct]\nprefer = 'ipv4-only'\nmark = 0xffffffff\ninterface = 'wan0'", func(c *Config) {
 			c.Direct.Prefer, c.Direct.Mark, c.Direct.Interface = OnlyIPv4, 0xffffffff, "wan0"
 		}},
+		{"a NAT64 to be found", "direct.nat64 = 'auto'", func(c *Config) { c.Direct.NAT64 = NAT64{Find: true} }},
 		{"SOCKS for some", "[socks]\nlisten = ['192.0.2.1:1080']\nclients = ['192.0.2.0/24']", func(c *Config) {
 			c.SOCKS.Listen = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1080")}
 			c.SOCKS.Clients = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}

@@ -12,5 +12,4 @@ var errNotYet = errors.New("not yet supported (leave it out)")
 // deletes its line.
 func notYet(root *table) {
 	refuse(root.table("tun"), "queues", int64(0))
-	refuse(root.table("direct"), "nat64", "")
 }

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"sixgate/socks"
+	"sixgate/socks/nat64"
 )
 
 // maxDuration bounds all durations: a week is longer than any idle time that
@@ -130,6 +131,18 @@ func prefix(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%q has host bits set (write %s)", s, p.Masked())
 	}
 	return p, nil
+}
+
+// translator parses "auto" or the prefix of a NAT64.
+func translator(s string) (NAT64, error) {
+	if s == "auto" {
+		return NAT64{Find: true}, nil
+	}
+	p, err := prefix(s)
+	if err == nil && !nat64.Valid(p) {
+		err = fmt.Errorf("%s is no prefix of a NAT64 (its length is 32, 40, 48, 56, 64 or 96)", p)
+	}
+	return NAT64{Prefix: p}, err
 }
 
 // addrPort parses an IP address with a port other than 0.

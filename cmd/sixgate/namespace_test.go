@@ -86,6 +86,8 @@ func TestNamespaces(t *testing.T) {
 	t.Run("Killed", func(t *testing.T) { testKilled(t, n, before) })
 	t.Run("FakeOnlyWhereNeeded", func(t *testing.T) { testNeeded(t, n) })
 	t.Run("DeadUpstream", func(t *testing.T) { testDeadUpstream(t, n) })
+	t.Run("Translation", func(t *testing.T) { testTranslation(t, n) })
+	t.Run("TranslationLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Run", func(t *testing.T) { testRun(t, n) })
 	t.Run("RunLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("ParallelDownloads", func(t *testing.T) { testParallelDownloads(t, n, settings) })

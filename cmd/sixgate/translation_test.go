@@ -1,0 +1,84 @@
+package main
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// translationSettings are those of a gateway that finds its network's NAT64.
+const translationSettings = `
+[lan]
+interfaces = ["lan0", "lan6"]
+[dns]
+upstreams = ["udp://203.0.113.53:53"]
+[direct]
+nat64 = "auto"
+[log]
+level = "debug"
+`
+
+// testTranslation has IPv4 addresses where there is no IPv4: with the client,
+// and with the uplink.
+func testTranslation(t *testing.T, n *namespaces) {
+	gate := n.serve(t, "gate", translationSettings)
+	t.Run("Clients", func(t *testing.T) { testIPv4OfIPv6Clients(t, n) })
+	t.Run("Uplink", func(t *testing.T) { testIPv4OverIPv6Uplink(t, n, gate) })
+	gate.stop(t)
+}
+
+// testIPv4OfIPv6Clients has the gateway announce itself as a NAT64, and be one.
+func testIPv4OfIPv6Clients(t *testing.T, n *namespaces) {
+	if got := n.dig(t, "lan6", "+short ipv4only.arpa AAAA"); got != "64:ff9b::c000:aa\n64:ff9b::c000:ab\n" {
+		t.Errorf("clients discover %q", got)
+	}
+	for _, ip := range []string{"64:ff9b::203.0.113.80", "64:ff9b:1::203.0.113.80"} {
+		greeting := n.run(t, "lan6", "curl", "-sS", "http://["+ip+"]/")
+		if !strings.HasSuffix(greeting, "(IPv4 only) greets 203.0.113.1\n") {
+			t.Errorf("at %s the server said %q", ip, greeting)
+		}
+		conn, err := n.dial(t.Context(), "lan6", "udp", netip.AddrPortFrom(netip.MustParseAddr(ip), 7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := echoDatagrams(conn); err != nil {
+			t.Errorf("by UDP to %s: %v", ip, err)
+		}
+		conn.Close()
+	}
+	told := n.run(t, "gate", n.binary, "explain", "--config", n.config("gate"), "--client", "fd00:77::2", "64:ff9b::203.0.113.80")
+	if !strings.Contains(told, "takes it as 203.0.113.80") || !strings.Contains(told, "a connection of type C") {
+		t.Errorf("explained as:\n%s", told)
+	}
+	if conn, err := n.dial(t.Context(), "lan6", "tcp", netip.MustParseAddrPort("[64:ff9b::7f00:1]:1080")); err == nil {
+		conn.Close()
+		t.Error("a client has reached the gateway's loopback")
+	}
+}
+
+// testIPv4OverIPv6Uplink takes IPv4 away from the uplink of a running gateway.
+func testIPv4OverIPv6Uplink(t *testing.T, n *namespaces, gate *process) {
+	for _, ip := range []string{"64:ff9b::203.0.113.80/128", "64:ff9b::192.0.2.200/128"} { // behind the NAT64
+		n.run(t, "world", "ip", "address", "add", ip, "dev", "gate0", "nodad")
+	}
+	logged := gate.mark()
+	n.run(t, "gate", "ip", "-4", "route", "del", "default")
+	defer n.run(t, "gate", "ip", "-4", "route", "add", "default", "via", "203.0.113.254")
+	gate.await(t, logged, "prefix=64:ff9b::/96")
+	for _, dest := range []netip.Addr{
+		n.resolve(t, "lan", "v4only.test", "A"), // a fake one
+		netip.MustParseAddr("192.0.2.200"),
+	} {
+		logged := gate.mark()
+		conn, err := n.dial(t.Context(), "lan", "tcp", netip.AddrPortFrom(dest, 7))
+		if err != nil {
+			t.Errorf("connecting to %s: %v", dest, err)
+			continue
+		}
+		if err := echoStream(conn); err != nil {
+			t.Errorf("by TCP to %s: %v", dest, err)
+		}
+		conn.Close()
+		gate.await(t, logged, "msg=flow", "inlet=tun", "type=B")
+	}
+}
