@@ -201,7 +201,13 @@ func (t *tcpSide) reopen(p packet) {
 func (t *tcpSide) abort(id netstack.TransportEndpointID, state tcp.EndpointState) {
 	network := endpoint.Network(endpoint.AddrPort(id.LocalAddress, id.LocalPort).Addr())
 	ep, ok := t.network.FindTransportEndpoint(network, tcp.ProtocolNumber, id, nic).(*tcp.Endpoint)
-	if ok && ep.EndpointState() == state {
+	if !ok {
+		return
+	}
+	ep.LockUser() // netstack acknowledges a FIN before it changes the state
+	current := ep.EndpointState()
+	ep.UnlockUser()
+	if current == state {
 		ep.Abort()
 	}
 }
