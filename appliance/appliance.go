@@ -113,7 +113,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		Device: device, MTU: a.config().TUN.MTU, Memory: a.machine.Load().memory, Handler: a.parts.tun, Logger: a.Logger,
 		// Datagrams leave TCP room: their sources are easily forged.
 		MaxDatagramFlows: flows(a.config(), a.machine.Load()) / 2,
-		Router:           a.machine.Load().gatewayAddresses(a.config())[0].Addr(),
+		Router:           router(a.config()),
 	})
 	if err != nil {
 		return err

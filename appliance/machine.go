@@ -164,6 +164,10 @@ func firsts(prefixes []netip.Prefix) []netip.Prefix {
 	return own
 }
 
+// router returns the address that speaks for routers that have none of IPv4.
+// It is none of the machine's, which takes no packets that come from itself.
+func router(c *config.Config) netip.Addr { return c.Pool.IPv4.Addr().Next().Next() }
+
 func familyNames(f dnsfake.Families) string {
 	switch {
 	case f.IPv4 && f.IPv6:

@@ -71,9 +71,6 @@ func (d *Direct) Reach(ctx context.Context, network string, client netip.AddrPor
 }
 
 func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPort, dest socks.Addr) (Peer, error) {
-	if network == "icmp" {
-		dest.Port = 9 // discard, but nothing is sent
-	}
 	ip, err := d.find(ctx, dest)
 	if err != nil {
 		return nil, err
@@ -81,13 +78,26 @@ func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPor
 	if network == "icmp" {
 		return d.ping(ip)
 	}
-	return d.ports.reach(client, netip.AddrPortFrom(ip, dest.Port), func() (*socket, error) { return d.open(ctx) })
+	return d.ports.reach(client, netip.AddrPortFrom(ip, dest.Port), func() (*socket, error) { return d.open(ctx, client) })
 }
 
-// open returns a socket of a port of its own, for both families.
-func (d *Direct) open(ctx context.Context) (*socket, error) {
+// lastSystemPort is the last one that a client's own port does not call for
+// (RFC 6335, section 6): a server of this host may want it.
+const lastSystemPort = 1023
+
+// open returns a socket for both families, by the port that the client has
+// where it is free. To hosts that the client knows the real addresses of, the
+// kernel's NAT keeps that port, too, so that all see one.
+func (d *Direct) open(ctx context.Context, client netip.AddrPort) (*socket, error) {
 	lc := net.ListenConfig{Control: d.Control}
-	conn, err := lc.ListenPacket(ctx, "udp", ":0")
+	var conn net.PacketConn
+	err := error(unix.EADDRINUSE)
+	if client.Port() > lastSystemPort {
+		conn, err = lc.ListenPacket(ctx, "udp", fmt.Sprintf(":%d", client.Port()))
+	}
+	if err != nil {
+		conn, err = lc.ListenPacket(ctx, "udp", ":0")
+	}
 	if err != nil {
 		return nil, err
 	}

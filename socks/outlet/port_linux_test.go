@@ -112,6 +112,38 @@ func TestPortIsKept(t *testing.T) {
 	}
 }
 
+// A client's port is kept where it is free, and is not a server's.
+func TestPortIsTheClients(t *testing.T) {
+	d := NewDirect(DirectConfig{Resolver: &hosts{}})
+	c := far(t, "127.0.0.1:0")
+	ask := func(client netip.AddrPort) uint16 {
+		p := reach(t, d, client.String(), destOf(c))
+		if err := p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64}); err != nil {
+			t.Fatal(err)
+		}
+		return from(t, c).Port()
+	}
+	one, other := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")
+	var port, got uint16
+	for range 100 { // any of these may be taken
+		free := far(t, "127.0.0.1:0")
+		port = destOf(free).Port
+		free.Close()
+		if got = ask(netip.AddrPortFrom(one, port)); got == port {
+			break
+		}
+	}
+	if got != port {
+		t.Errorf("port %d became %d", port, got)
+	}
+	if got := ask(netip.AddrPortFrom(other, port)); got == port {
+		t.Errorf("two clients have port %d", port)
+	}
+	if got := ask(netip.AddrPortFrom(one, 123)); got <= lastSystemPort {
+		t.Errorf("port 123 became %d", got)
+	}
+}
+
 // A Peer is heard from its other ports, and nobody else is heard.
 func TestPortFilters(t *testing.T) {
 	d := NewDirect(DirectConfig{Resolver: &hosts{}})
