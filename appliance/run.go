@@ -41,10 +41,8 @@ func RunProgram(c *config.Config, p Program, o Options) (status int, err error) 
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
-	own := g.machine.gatewayAddresses(g.config)
 	status, err = confine.Run(p, confine.Network{
-		TUN: c.TUN.Name, MTU: c.TUN.MTU, Addresses: own,
-		Resolver: own[0].Addr().Next(), // what goes to the link's own stays inside
+		TUN: c.TUN.Name, MTU: c.TUN.MTU, Addresses: g.machine.gatewayAddresses(g.config), Resolver: g.router(),
 	}, g.start)
 	switch {
 	case err == nil:
@@ -90,6 +88,10 @@ func newPersonal(c *config.Config, o Options) (*personal, error) {
 	return g, nil
 }
 
+// router returns the gateway's address in the program's network, where it is the
+// DNS server, too. What goes to the link's own address stays inside.
+func (g *personal) router() netip.Addr { return g.config.Pool.IPv4.Addr().Next().Next() }
+
 // everywhere is the literal of a program whose every packet comes to the
 // gateway. Programs on networks of IPv6 alone may write IPv4 addresses behind a
 // prefix.
@@ -109,6 +111,7 @@ func (g *personal) start(tun int, ipv6 bool) error {
 	g.machine.ipv6 = ipv6
 	packets, err := stack.New(stack.Config{
 		Device: device, MTU: g.config.TUN.MTU, Memory: g.machine.memory, Handler: g.parts.tun, Logger: g.Logger,
+		MaxDatagramFlows: flows(g.config, g.machine) / 2, Router: g.router(),
 	})
 	if err != nil {
 		return errors.Join(err, device.Close())

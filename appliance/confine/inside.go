@@ -70,7 +70,23 @@ func prepare(o order) (tun int, ipv6 bool, err error) {
 	if err := host.Furnish(o.TUN, o.MTU, o.Addresses); err != nil {
 		return -1, false, err
 	}
+	if err := letPing(o.Rights); err != nil {
+		return -1, false, err
+	}
 	return tun, ipv6, resolveBy(o.Resolver)
+}
+
+// letPing lets the program ping without any right: all groups may, or with a
+// user namespace the one group that is in it.
+func letPing(user bool) error {
+	groups := "0 2147483647"
+	if user {
+		groups = fmt.Sprintf("%d %[1]d", os.Getegid())
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(groups), 0); err != nil {
+		return fmt.Errorf("allowing pings: %w", err)
+	}
+	return nil
 }
 
 // renounce gives up the rights over the user namespace, so that the program

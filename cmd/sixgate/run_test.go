@@ -53,6 +53,7 @@ func testRun(t *testing.T, n *namespaces) {
 			t.Run("Killed", func(t *testing.T) { testRunKilled(t, n, user) })
 		})
 	}
+	t.Run("Ping", func(t *testing.T) { testRunPing(t, &plain) })
 	t.Run("Via", func(t *testing.T) { testRunVia(t, n) })
 	t.Run("Forbidden", func(t *testing.T) { testRunForbidden(t, n) })
 }
@@ -324,6 +325,25 @@ func testRunVia(t *testing.T, n *namespaces) {
 	}
 	far.await(t, logged, "msg=flow", "inlet=socks", "name=only.far.test", "type=B")
 	far.stop(t)
+}
+
+// testRunPing has a user ping by a program that has no rights, on a box that
+// lets users ping.
+func testRunPing(t *testing.T, n *namespaces) {
+	const groups = "net.ipv4.ping_group_range"
+	before := n.run(t, "gate", "sysctl", "-n", groups)
+	n.run(t, "gate", "sysctl", "-qw", groups+"=0 2147483647")
+	defer n.run(t, "gate", "sysctl", "-qw", groups+"="+strings.TrimSpace(before))
+	plain := filepath.Join(n.dir, "ping")
+	if err := exec.Command("sh", "-c", `cp "$(command -v ping)" "$0"`, plain).Run(); err != nil { // without its capability
+		t.Skip("needs ping: ", err)
+	}
+	for _, args := range [][]string{{"-4", "v6only.test"}, {"-6", "v4only.test"}, {"203.0.113.80"}} {
+		line := append([]string{plain, "-n", "-c", "1", "-W", "20"}, args...)
+		if out, err := n.program(t, ordinary, line...).CombinedOutput(); err != nil || !strings.Contains(string(out), " 0% packet loss") {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+	}
 }
 
 // testRunForbidden wants a word why where a user may have no namespaces or no
