@@ -14,7 +14,7 @@ const (
 	// that nobody has to tell what a change of rules or files makes wrong.
 	recentTime = 5 * time.Second
 	// recentRoom is how many replies each of two generations holds.
-	recentRoom = 8192
+	recentRoom = 2048
 	maxWhat    = 1 + 255 + 4 // octets that a reply depends on
 )
 
