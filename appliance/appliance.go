@@ -182,6 +182,12 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 			a.tellDrops(ctx, minutes.C)
 			return nil
 		})
+		tasks.Go(func() error {
+			if err := a.parts.dns.FindLoop(ctx); err != nil {
+				a.Logger.Error("no name will have an answer; [dns] upstreams, or resolv.conf without them, must name other resolvers than this gateway", "err", err)
+			}
+			return nil
+		})
 		a.Logger.Info("ready")
 		a.Notify("READY=1")
 		<-ctx.Done()

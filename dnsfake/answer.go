@@ -96,6 +96,9 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	if a, ok := never(q); ok {
 		return a
 	}
+	if s.loops.see(req.name) {
+		return answer{kind: refused, rcode: dns.RcodeRefused}
+	}
 	if a, ok := reverse(q, req.name, []netip.Prefix{s.conf.Table.pool4, s.conf.Table.pool6}); ok {
 		return a
 	}

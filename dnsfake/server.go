@@ -70,6 +70,7 @@ type Server struct {
 	waiting   *share // queries that upstream is asked for
 	streams   *share // connections
 	recent    *recent
+	loops     loops
 	tally     tally
 	warned    atomic.Int64 // when warn last did, in Unix seconds
 }
