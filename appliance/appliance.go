@@ -175,6 +175,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 			return host.Watch(ctx, func() { a.follow(ctx, network, dns) })
 		})
 		tasks.Go(func() error { return a.live(ctx) })
+		tasks.Go(func() error { return returnMemory(ctx) })
 		tasks.Go(func() error { return a.heed(ctx) })
 		tasks.Go(func() error {
 			minutes := time.NewTicker(dropsPeriod)

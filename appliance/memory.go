@@ -3,14 +3,17 @@ package appliance
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"math"
 	"path"
 	"runtime/debug"
+	gauges "runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,4 +68,64 @@ func limitMemory(memory uint64, logger *slog.Logger) {
 		debug.SetMemoryLimit(limit)
 	}
 	logger.Info("memory", "MiB", memory>>20, "limit", limit>>20)
+}
+
+const (
+	// quiet is how long there must have been nothing to collect.
+	quiet = 20 * time.Second
+	// worthwhile is what must have come to what was last left, in bytes.
+	worthwhile = 8 << 20
+)
+
+// returnMemory gives the memory that a load has left behind back to the machine
+// until ctx ends, beginning with the start's. By itself the runtime would collect
+// it in two minutes, and then return it over many more.
+func returnMemory(ctx context.Context) error {
+	ticks := time.NewTicker(quiet)
+	defer ticks.Stop()
+	var left leftovers
+	for {
+		debug.FreeOSMemory()
+		left.note(heldMemory())
+		for worth := false; !worth; worth = left.worth(heldMemory()) {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticks.C:
+			}
+		}
+	}
+}
+
+// heldMemory returns how often the collector has run, and how many bytes the
+// process has of the machine.
+func heldMemory() (collections, held uint64) {
+	samples := []gauges.Sample{
+		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+	}
+	gauges.Read(samples)
+	return samples[0].Value.Uint64(), samples[1].Value.Uint64() - samples[2].Value.Uint64()
+}
+
+// leftovers tell memory that a load has left from memory that is in use.
+type leftovers struct {
+	collections uint64 // when last seen
+	least       uint64 // bytes held when last returned, or less
+}
+
+// worth reports whether there is something to return: only where the collector
+// has not run since the last time, as who still allocates would soon ask for it
+// again.
+func (l *leftovers) worth(collections, held uint64) bool {
+	quiet := collections == l.collections
+	l.collections = collections
+	l.least = min(l.least, held)
+	return quiet && held >= l.least+worthwhile
+}
+
+// note says what is left after a return.
+func (l *leftovers) note(collections, held uint64) {
+	l.collections, l.least = collections, held
 }

@@ -58,3 +58,37 @@ func TestLimitMemory(t *testing.T) {
 		}
 	}
 }
+
+func TestLeftovers(t *testing.T) {
+	const mib = 1 << 20
+	var l leftovers
+	l.note(5, 20*mib)
+	for i, step := range []struct {
+		collections, held uint64
+		worth             bool
+	}{
+		{5, 21 * mib, false},  // hardly more
+		{9, 300 * mib, false}, // a load
+		{12, 310 * mib, false},
+		{13, 310 * mib, false},
+		{13, 310 * mib, true}, // is over
+	} {
+		if got := l.worth(step.collections, step.held); got != step.worth {
+			t.Errorf("step %d: %t", i, got)
+		}
+	}
+	l.note(15, 150*mib) // of which the rest is in use
+	for i, step := range []struct {
+		collections, held uint64
+		worth             bool
+	}{
+		{15, 150 * mib, false},
+		{16, 60 * mib, false}, // no more
+		{16, 67 * mib, false},
+		{16, 68 * mib, true},
+	} {
+		if got := l.worth(step.collections, step.held); got != step.worth {
+			t.Errorf("later, step %d: %t", i, got)
+		}
+	}
+}
