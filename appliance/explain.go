@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -25,6 +26,9 @@ func (e *Explanation) say(format string, args ...any) {
 	e.Steps = append(e.Steps, fmt.Sprintf(format, args...))
 }
 
+// explaining is the key of a context in which DNS is asked by nobody.
+type explaining struct{}
+
 // Explain follows a TCP connection of client to target, a name or an address,
 // without making it. It asks the gateway's own DNS as client would, which may
 // map a name that was not mapped before.
@@ -35,6 +39,7 @@ func (a *Appliance) Explain(ctx context.Context, target string, client netip.Add
 		return nil, err
 	}
 	e := &Explanation{}
+	defer func() { a.explainPast(e, dest, client) }()
 	families := a.machine.Load().clientFamilies(client)
 	e.say("The client %s is in a network with %s.", client, familyNames(families))
 	if dest.IP.IsValid() {
@@ -71,6 +76,9 @@ func (a *Appliance) explainAddress(e *Explanation, dest socks.Addr, client netip
 // explainDNS says how our DNS answers client, and reports whether with an
 // address.
 func (a *Appliance) explainDNS(ctx context.Context, e *Explanation, name string, client netip.Addr) bool {
+	if a.parts.policy.Load().names.Bypasses(name) {
+		e.say("The name is one of those that always get the real answer ([dns] bypass, or a test of being online).")
+	}
 	found := false
 	for _, qtype := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
 		what := strings.TrimPrefix(qtype.String(), "Type")
@@ -79,9 +87,14 @@ func (a *Appliance) explainDNS(ctx context.Context, e *Explanation, name string,
 		case err != nil:
 			e.say("Our DNS cannot be asked for %s: %v.", what, err)
 		case rcode == dnsmessage.RCodeNameError:
-			e.say("Our DNS answers %s with NXDOMAIN: the upstream resolvers say that there is no such name.", what)
+			if zone := a.parts.policy.Load().names.SpecialZone(name); zone != "" {
+				e.say("Our DNS answers %s with NXDOMAIN: names in %q are this network's own, nobody else is asked, and this one is in no file of [dns] hosts and leases.", what, zone)
+			} else {
+				e.say("Our DNS answers %s with NXDOMAIN: the upstream resolvers say that there is no such name.", what)
+			}
 		case rcode == dnsmessage.RCodeServerFailure:
 			e.say("Our DNS answers %s with SERVFAIL: no upstream resolver gave an answer that can be trusted.", what)
+			a.explainResolvers(e)
 		case rcode != dnsmessage.RCodeSuccess:
 			e.say("Our DNS answers %s with %s.", what, strings.TrimPrefix(rcode.String(), "RCode"))
 		case len(addrs) == 0:
@@ -96,7 +109,50 @@ func (a *Appliance) explainDNS(ctx context.Context, e *Explanation, name string,
 			}
 		}
 	}
+	if !found {
+		a.explainDenied(ctx, e, name)
+	}
 	return found
+}
+
+// explainDenied says which addresses of a name are none that may be dialled.
+func (a *Appliance) explainDenied(ctx context.Context, e *Explanation, name string) {
+	policy := a.parts.policy.Load()
+	if policy.names.SpecialZone(name) != "" {
+		return
+	}
+	ips, err := a.parts.resolver.LookupNetIP(ctx, "ip", name)
+	if err != nil {
+		return // the answers have told
+	}
+	for _, ip := range ips {
+		if err := policy.guard.Vet(ip); err != nil {
+			e.say("The upstream resolvers know %s, which the gateway does not dial: %v ([direct] allow makes exceptions).", ip, err)
+		}
+	}
+}
+
+// explainResolvers says which resolvers fail.
+func (a *Appliance) explainResolvers(e *Explanation) {
+	for _, h := range a.parts.resolver.Health() {
+		if h.Err != nil {
+			e.say("The resolver %s failed when it was last asked: %v.", h.Server, h.Err)
+		}
+	}
+}
+
+// explainPast says what client has lately failed to have of dest.
+func (a *Appliance) explainPast(e *Explanation, dest socks.Addr, client netip.Addr) {
+	for _, c := range a.parts.sight.Clients(nil) {
+		if c.Addr != client {
+			continue
+		}
+		for _, f := range c.Failures {
+			if _, of, _ := strings.Cut(f.What, " "); strings.HasPrefix(of, dest.Host()+" ") || strings.HasPrefix(of, dest.Host()+":") {
+				e.say("It has failed for this client: %s, %d times, last %v ago: %s.", f.What, f.Times, age(time.Now(), f.Last), f.Why)
+			}
+		}
+	}
 }
 
 // askDNS asks our own DNS as client.
@@ -113,6 +169,7 @@ func (a *Appliance) askDNS(ctx context.Context, name string, qtype dnsmessage.Ty
 	if err != nil {
 		return 0, nil, err
 	}
+	ctx = context.WithValue(ctx, explaining{}, true)
 	reply := a.parts.dns.Reply(ctx, query, netip.AddrPortFrom(client, 0), true)
 	if reply == nil {
 		return 0, nil, errors.New("it does not serve this client")
@@ -151,6 +208,7 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 			e.say("That outlet refuses every connection.")
 		} else {
 			e.say("That outlet is the SOCKS server %s, to which %s travels; what it resolves to is decided there.", o.Server, dest.Host())
+			a.explainHop(e, name)
 		}
 		return
 	}
@@ -168,6 +226,18 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 			continue
 		}
 		e.say("%s may be dialled: a connection of type %s.", ip, gateway.TypeOf(client, ip))
+		if uplink := a.machine.Load().uplink; ip.Is4() && !uplink.IPv4 || ip.Is6() && !uplink.IPv6 {
+			e.say("But the uplink has no default route for the family of %s: unless another route leads there, it is unreachable.", ip)
+		}
+	}
+}
+
+// explainHop says how the SOCKS server of an outlet does.
+func (a *Appliance) explainHop(e *Explanation, outlet string) {
+	for _, h := range a.hops() {
+		if h.Outlet == outlet {
+			e.say("That server is %s.", h.State())
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ type world struct {
 var zone = map[string][]netip.Addr{
 	"v4only.test.": {far4},
 	"v6only.test.": {far6},
+	"empty.test.":  {},
 }
 
 func newWorld(t *testing.T) *world {

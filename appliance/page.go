@@ -91,9 +91,9 @@ func statusHTML(s Status, clients []Client, now time.Time, explained string) str
 	p.section("Traffic", "bytes", s.Flows.Up+s.Flows.Down, octets(s.Flows.Up+s.Flows.Down), []row{
 		{"up, from clients", octets(s.Flows.Up)}, {"down, to clients", octets(s.Flows.Down)},
 	})
-	p.section("DNS answers", "dns", sum(s.DNS), fmt.Sprint(sum(s.DNS)), append(counted(s.DNS, ""), quantiles(s.Answers)...))
+	p.section("DNS answers", "dns", sum(s.DNS), fmt.Sprint(sum(s.DNS)), append(dnsKinds(s.DNS), quantiles("answered", s.Answers)...))
 	p.section("Dials that failed", "refused", sum(failures(s.Dials)), fmt.Sprint(sum(failures(s.Dials))),
-		append(counted(failures(s.Dials), ""), quantiles(s.Connects)...))
+		append(counted(failures(s.Dials), ""), quantiles("connected", s.Connects)...))
 	p.section("Dropped", "drops", sum(s.Drops), fmt.Sprint(sum(s.Drops)), counted(s.Drops, ""))
 	p.names(s.Names)
 	p.resolvers(s.Resolvers)
@@ -120,12 +120,23 @@ func failures(dials []DialCount) map[string]uint64 {
 	return failed
 }
 
-// quantiles tells how long half of all took, and nearly all.
-func quantiles(d sight.Distribution) (rows []row) {
+// dnsKinds lists the answers of the DNS server in words for people.
+func dnsKinds(counts map[string]uint64) (rows []row) {
+	words := map[string]string{"no_data": "no such address", "nx_domain": "no such name", "serv_fail": "no answer", "real": "the real address"}
+	for _, r := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[r]; n > 0 {
+			rows = append(rows, row{cmp.Or(words[r], strings.ReplaceAll(r, "_", " ")), fmt.Sprint(n)})
+		}
+	}
+	return rows
+}
+
+// quantiles tells how long half of all took until done, and nearly all.
+func quantiles(done string, d sight.Distribution) (rows []row) {
 	for _, q := range []struct {
 		label string
 		part  float64
-	}{{"half took up to", 0.5}, {"99 of 100 up to", 0.99}} {
+	}{{"half " + done + " within", 0.5}, {"99 of 100 within", 0.99}} {
 		if seconds, ok := d.Quantile(q.part); ok {
 			rows = append(rows, row{q.label, time.Duration(seconds * float64(time.Second)).String()})
 		}
@@ -209,7 +220,7 @@ func types(joined map[string]uint64) string {
 }
 
 func (p *page) resolvers(all []Resolver) {
-	p.WriteString("<section class=\"wide\"><h2>Resolvers</h2>\n<table>\n")
+	p.WriteString("<section class=\"wide\"><h2>Resolvers</h2>\n")
 	for _, r := range all {
 		state := fmt.Sprintf("%.1f ms", r.RTT*1000)
 		switch {
@@ -223,7 +234,7 @@ func (p *page) resolvers(all []Resolver) {
 		}
 		p.server(r.Down, r.Server, state, r.Asked, r.Failed)
 	}
-	p.WriteString("</table></section>\n")
+	p.WriteString("</section>\n")
 }
 
 // hops appends nothing where there is no outlet with a server.
@@ -231,20 +242,20 @@ func (p *page) hops(all []Hop) {
 	if len(all) == 0 {
 		return
 	}
-	p.WriteString("<section class=\"wide\"><h2>Outlets</h2>\n<table>\n")
+	p.WriteString("<section class=\"wide\"><h2>Outlets</h2>\n")
 	for _, h := range all {
 		p.server(h.Down, h.Outlet+": "+h.Server, h.State(), h.Asked, h.Failed)
 	}
-	p.WriteString("</table></section>\n")
+	p.WriteString("</section>\n")
 }
 
-// server appends how a server does, as a row of a table.
+// server appends how a server does, as a line that may be long.
 func (p *page) server(down bool, name, state string, asked, failed uint64) {
 	class := ""
 	if down {
-		class = "down"
+		class = " down"
 	}
-	p.printf("<tr class=\"%s\"><th>%s</th> <td>%s</td> <td>%s asked, %s failed</td></tr>\n", class, name, state, asked, failed)
+	p.printf("<p class=\"server%s\"><b>%s</b> <span>%s asked, %s failed</span> %s</p>\n", class, name, asked, failed, state)
 }
 
 // counted lists what is not zero, by the words of its key.

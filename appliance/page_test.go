@@ -26,11 +26,11 @@ func TestStatusHTML(t *testing.T) {
 	got := statusHTML(s, clients, time.Unix(1090, 0), "")
 	for _, want := range []string{
 		"<span>&lt;b&gt;1</span>", "up for 1m30s", "IPv4 &amp; IPv6", `id="flows" data-count="12"`,
-		"<th>type B</th> <td>12</td>", "1.2 MB", `class="down"><th>udp://192.0.2.1:53</th>`,
+		"<th>type B</th> <td>12</td>", "1.2 MB", `class="server down"><b>udp://192.0.2.1:53</b>`,
 		"&lt;script&gt;alert(1)&lt;/script&gt;",
 		"<th>connection refused</th> <td>3</td>", "<b>192.168.77.20</b>", "3 of type B", "reached a.example",
 		"tcp &lt;i&gt;:80, 2 times, last 5s ago: refused",
-		"<th>far: gw2.example:1080</th> <td>up, without UDP</td> <td>7 asked, 0 failed</td>",
+		"<b>far: gw2.example:1080</b> <span>7 asked, 0 failed</span> up, without UDP",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)

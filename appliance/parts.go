@@ -1,10 +1,12 @@
 package appliance
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"sixgate/appliance/config"
 	"sixgate/appliance/sight"
@@ -78,7 +80,11 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
 		NAT64:     func() []netip.Addr { return current().discovery(c) },
 		Logger:    logger,
-		Answered:  p.sight.Answered,
+		Answered: func(ctx context.Context, client netip.Addr, question, why string, took time.Duration) {
+			if ctx.Value(explaining{}) == nil {
+				p.sight.Answered(client, question, why, took)
+			}
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 	s.count(a.kind)
 	if s.conf.Answered != nil {
 		q := req.question[0]
-		s.conf.Answered(client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(), s.conf.Table.now().Sub(one.made))
+		s.conf.Answered(ctx, client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(), s.conf.Table.now().Sub(one.made))
 	}
 	reply := req.reply(a)
 	s.remember(one, query, reply, req, a)

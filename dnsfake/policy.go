@@ -1,6 +1,9 @@
 package dnsfake
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Policy is how a Server treats names, as its operator chose. It does not
 // change; another takes its place.
@@ -25,6 +28,21 @@ func NewPolicy(bypass, known []string, newNames int) (*Policy, error) {
 		delete(p.special, key(zone))
 	}
 	return p, nil
+}
+
+// Bypasses reports whether name, in lower case without final dot, is answered
+// with the real data.
+func (p *Policy) Bypasses(name string) bool { return p.bypass.match(name) }
+
+// SpecialZone returns the zone, which no upstream server is asked about, that
+// name is in. name is in lower case without final dot. "" is none.
+func (p *Policy) SpecialZone(name string) string {
+	for zone := name; zone != ""; _, zone, _ = strings.Cut(zone, ".") {
+		if p.special[zone] != ordinary {
+			return zone
+		}
+	}
+	return ""
 }
 
 // realNames are always answered as upstream does: systems find out with these

@@ -68,13 +68,8 @@ func localNets() []netip.Prefix {
 // treatmentOf returns how name, in the form of key, is answered, and the zone
 // that says so.
 func (s *Server) treatmentOf(name string) (zone string, t treatment) {
-	special := s.conf.Policy().special
-	for zone = name; zone != ""; _, zone, _ = strings.Cut(zone, ".") {
-		if t = special[zone]; t != ordinary {
-			return zone, t
-		}
-	}
-	return "", ordinary
+	zone = s.conf.Policy().SpecialZone(name)
+	return zone, s.conf.Policy().special[zone]
 }
 
 // own answers for names and addresses that are special, or no names at all.
