@@ -194,8 +194,7 @@ func (h *handover) deliver(conn *net.TCPConn) {
 	delete(h.expected, e)
 	h.mu.Unlock()
 	if arrived == nil {
-		conn.SetLinger(0)
-		conn.Close()
+		refuse(conn)
 		return
 	}
 	arrived <- conn
@@ -209,9 +208,6 @@ func (h *handover) accept(ctx context.Context, r *stack.TCPRequest) (net.Conn, e
 	if arrived == nil {
 		return nil, stack.ErrNotTaken
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(h.ended, cancel)()
 	began := time.Now()
 	conn, err := r.HandBack(ctx, arrived)
 	if err != nil {
@@ -242,11 +238,18 @@ func (h *handover) forget(e ends, arrived chan net.Conn) {
 		delete(h.expected, e)
 	}
 	h.mu.Unlock()
-	if !expected {
-		conn := (<-arrived).(*net.TCPConn) // too late
-		conn.SetLinger(0)
-		conn.Close()
+	if expected {
+		return
 	}
+	if conn := <-arrived; conn != nil { // too late
+		refuse(conn.(*net.TCPConn))
+	}
+}
+
+// refuse resets conn.
+func refuse(conn *net.TCPConn) {
+	conn.SetLinger(0)
+	conn.Close()
 }
 
 // learn makes a pause where the kernel takes nothing.
@@ -292,6 +295,10 @@ func (h *handover) close() {
 		socket.Close()
 	}
 	h.sockets = nil
+	for e, arrived := range h.expected {
+		close(arrived)
+		delete(h.expected, e)
+	}
 }
 
 // kernelPending is a connection of the TUN that the kernel may carry. It

@@ -22,9 +22,9 @@ var ErrNotTaken = errors.New("the kernel does not take it")
 const soonest = 200 * time.Millisecond
 
 // HandBack gives the SYN back to the kernel, which should hand it to a
-// listening socket of the caller's, and returns the connection, which arrived
-// tells of and the caller closes. Until the handler returns, the stack answers
-// no segment of it.
+// listening socket of the caller's, and returns the connection that comes out of
+// arrived, for the caller to close. Where arrived is closed, nobody waits for it
+// any more. Until the handler returns, the stack answers no segment of it.
 //
 // The error is ErrNotTaken where the kernel sends the SYN back here, or lets
 // the client repeat it in vain, and ETIMEDOUT where a client says nothing more
@@ -66,7 +66,10 @@ func (t *tcpSide) offer(ctx context.Context, syn []byte, again <-chan uint8, arr
 		sent := time.Now()
 		for repeated := false; !repeated; {
 			select {
-			case conn := <-arrived:
+			case conn, ok := <-arrived:
+				if !ok {
+					return nil, net.ErrClosed
+				}
 				return conn, nil
 			case hops := <-again:
 				if hops < hopsLeft(syn) {

@@ -128,13 +128,20 @@ func TestHandBackNotTaken(t *testing.T) {
 	}
 }
 
-// The end of the stack ends a request that waits for the kernel.
+// The end of the stack, or of the caller's wait, ends a request.
 func TestHandBackStopped(t *testing.T) {
-	h := newHandedBack(t, func(*stack.TCPRequest, error) {})
-	h.device.send(segment(h.client, fake4, syn, 1, 0))
-	h.wire.next(t, 6)
-	h.stop()
-	if err := receive(t, h.results, "result"); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("HandBack: %v, want %v", err, net.ErrClosed)
+	for name, stop := range map[string]func(*handedBack){
+		"stack": func(h *handedBack) { h.stop() },
+		"wait":  func(h *handedBack) { close(h.arrived) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHandedBack(t, func(*stack.TCPRequest, error) {})
+			h.device.send(segment(h.client, fake4, syn, 1, 0))
+			h.wire.next(t, 6)
+			stop(h)
+			if err := receive(t, h.results, "result"); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("HandBack: %v, want %v", err, net.ErrClosed)
+			}
+		})
 	}
 }
