@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -126,18 +128,44 @@ func quote(pkt *netstack.PacketBuffer) []byte {
 	return append([]byte(nil), b[:min(len(b), size)]...)
 }
 
+// A client gets maxTold messages in each tellingTime, a fifth of what all
+// clients do: who provokes more silences nobody else.
+const (
+	maxTold     = 10
+	tellingTime = 50 * time.Millisecond
+)
+
 // teller tells clients by ICMP what became of their packets.
 type teller struct {
 	link     *link
-	network  *netstack.Stack // which limits the rate
+	network  *netstack.Stack // which limits the rate of all
 	counters *counters
+
+	mu    sync.Mutex         // guards what follows
+	since time.Time          // when told began to count
+	told  map[netip.Addr]int // messages, by client
+}
+
+// mayTell counts a message to a client, and reports whether it may be sent
+// (RFC 1812, section 4.3.2.8; RFC 4443, section 2.4).
+func (t *teller) mayTell(client netip.Addr, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.since) >= tellingTime {
+		t.since, t.told = now, make(map[netip.Addr]int)
+	}
+	if t.told[client] >= maxTold || !t.network.AllowICMPMessage() {
+		return false
+	}
+	t.told[client]++
+	return true
 }
 
 // tell tells the client to of a packet that began with quoted, as if from the
 // address from, which is of the same family. It is false when it could not, by
 // rate limit for one.
 func (t *teller) tell(from, to netip.Addr, why reason, quoted []byte) bool {
-	if !t.network.AllowICMPMessage() {
+	if !t.mayTell(to, time.Now()) {
 		t.counters.icmpSuppressed.Add(1)
 		return false
 	}

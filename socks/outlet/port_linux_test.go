@@ -255,3 +255,40 @@ func TestPortCloses(t *testing.T) {
 		t.Errorf("left: %v", d.ports.opened)
 	}
 }
+
+// Hop limit, DSCP and ECN go out as they came in, and come in as they were.
+func TestPortHeader(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		c := far(t, at)
+		p := reach(t, d, "192.0.2.2:1000", destOf(c))
+		there, err := newSocket(c, hopsLeft[:]...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		came := make(chan datagram.Batch, 10)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			there.receive(func(b datagram.Batch, from netip.AddrPort) {
+				came <- b
+				there.Send(b, from, func(*PathError) {})
+			}, func(*PathError) {})
+		}()
+		back := sinkOf(p)
+		for _, want := range []datagram.Batch{{TOS: 46<<2 | 1, TTL: 9}, {TOS: 2, TTL: 255, Whole: true}, {TTL: 64}} {
+			want.Payload = []byte("x")
+			if err := p.Send(want); err != nil {
+				t.Fatal(err)
+			}
+			if got := next(t, came); got.TOS != want.TOS || got.TTL != want.TTL {
+				t.Errorf("%s: traffic class %#x and %d hops, want %#x and %d", at, got.TOS, got.TTL, want.TOS, want.TTL)
+			}
+			if got := next(t, back.came); got.TOS != want.TOS {
+				t.Errorf("%s: traffic class %#x came back, want %#x", at, got.TOS, want.TOS)
+			}
+		}
+		c.Close()
+		<-done
+	}
+}
