@@ -129,7 +129,7 @@ func (n *namespaces) background(t *testing.T, host, at string, args ...string) e
 		cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
 	})
-	for deadline := time.Now().Add(patience); !strings.Contains(n.run(t, host, "ss", "-Hnlt"), " "+at+" "); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !strings.Contains(n.run(t, host, "ss", "-Hnltu"), " "+at+" "); time.Sleep(10 * time.Millisecond) {
 		select {
 		case err := <-ended:
 			ended <- err

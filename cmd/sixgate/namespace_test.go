@@ -105,6 +105,7 @@ func testServing(t *testing.T, n *namespaces) {
 	t.Run("Refused", func(t *testing.T) { testRefused(t, n) })
 	t.Run("Ping", func(t *testing.T) { testPing(t, n) })
 	t.Run("OnePort", func(t *testing.T) { testOnePort(t, n) })
+	t.Run("Programs", func(t *testing.T) { testPrograms(t, n) })
 	t.Run("Status", func(t *testing.T) { testStatus(t, n) })
 	t.Run("Reload", func(t *testing.T) { testReload(t, n, gate) })
 	gate.stop(t)
