@@ -58,7 +58,8 @@ func load(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := reach(ctx, args[3])
+	ctx, host := target(ctx, args[3])
+	server, err := reach(ctx, host)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,11 @@ func reach(ctx context.Context, host string) (netip.Addr, error) {
 func dial(ctx context.Context, server netip.Addr, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchange)
 	defer cancel()
-	return new(net.Dialer).DialContext(ctx, "tcp4", netip.AddrPortFrom(server, port).String())
+	dest := netip.AddrPortFrom(server, port)
+	if proxy, ok := ctx.Value(proxied{}).(string); ok {
+		return dialSOCKS(ctx, proxy, dest)
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp4", dest.String())
 }
 
 // echoOnce is a short connection: connect, one exchange, close.

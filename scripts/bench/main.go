@@ -79,7 +79,7 @@ func parse(args []string) (*bench, error) {
 	flags.IntVar(&b.rounds, "rounds", 3, "how often each contestant runs each scenario, in turn")
 	flags.DurationVar(&b.seconds, "time", 3*time.Second, "how long one run loads the gateway")
 	flags.StringVar(&b.congestion, "congestion", "", "how kernel TCP controls congestion, such as cubic (default: as on this machine)")
-	only := flags.String("contestants", "*", "patterns, with commas")
+	only := flags.String("contestants", "*", "patterns, with commas; SOCKS servers, such as socks-*, only take part when named")
 	where := flags.String("scenarios", "*", "patterns, with commas, such as on/*,connections")
 	flags.BoolVar(&b.list, "list", false, "only list contestants and scenarios")
 	var peers []contestant
@@ -94,7 +94,11 @@ func parse(args []string) (*bench, error) {
 	if flags.NArg() > 0 || b.rounds < 1 || b.seconds <= 0 {
 		return nil, errors.New("reading the command line: see -help")
 	}
-	b.contestants = choose(append(b.builtin(), peers...), *only, func(c contestant) string { return c.name })
+	all := append(b.builtin(), peers...)
+	if b.list || *only != "*" {
+		all = append(all, b.servers()...)
+	}
+	b.contestants = choose(all, *only, func(c contestant) string { return c.name })
 	b.scenarios = choose(scenarios(), *where, func(s scenario) string { return s.name })
 	if len(b.contestants) == 0 || len(b.scenarios) == 0 {
 		return nil, errors.New("reading the command line: nothing matches, see -list")
