@@ -44,20 +44,75 @@ func rawConn(c net.Conn) syscall.RawConn {
 	return raw
 }
 
+// fewBytes is what is cheaper to copy than to splice: what people type, and
+// what programs ask and answer.
+const fewBytes = 16 << 10
+
+var fews = sync.Pool{New: func() any { return new([fewBytes]byte) }}
+
 // splice carries bytes from in to out until in ends, and tells moved of each
 // portion. io.Copy does the same, but holds two pipes for each idle session.
 func splice(in, out syscall.RawConn, moved func(int64)) error {
 	for {
-		p, n, err := fill(in)
+		n, err := copyFew(in, out, moved)
+		for n == fewBytes && err == nil {
+			n, err = copyMany(in, out, moved)
+			n = min(n, fewBytes)
+		}
 		if n == 0 || err != nil {
 			return err
 		}
-		err = p.drain(out, n, moved)
-		if err != nil {
-			return err // p is not empty, and no longer of use
-		}
-		pipes.Put(p)
 	}
+}
+
+// copyFew waits for bytes from in, and only then takes a buffer for them. No
+// bytes are the end.
+func copyFew(in, out syscall.RawConn, moved func(int64)) (n int, err error) {
+	var buf *[fewBytes]byte
+	waited := in.Read(func(fd uintptr) bool {
+		buf = fews.Get().(*[fewBytes]byte)
+		if n, err = retry(func() (int, error) { return unix.Read(int(fd), buf[:]) }); n <= 0 {
+			fews.Put(buf)
+			buf = nil // the wait is not to keep it from others
+		}
+		return err != unix.EAGAIN
+	})
+	if waited != nil {
+		return 0, waited
+	}
+	if buf == nil {
+		return 0, err
+	}
+	defer fews.Put(buf)
+	rest := buf[:n]
+	waited = out.Write(func(fd uintptr) bool {
+		for len(rest) > 0 {
+			var m int
+			if m, err = retry(func() (int, error) { return unix.Write(int(fd), rest) }); err != nil {
+				return err != unix.EAGAIN
+			}
+			rest = rest[m:]
+			moved(int64(m))
+		}
+		return true
+	})
+	if waited != nil {
+		err = waited
+	}
+	return n, err
+}
+
+// copyMany does by a pipe what copyFew does by a buffer.
+func copyMany(in, out syscall.RawConn, moved func(int64)) (n int, err error) {
+	p, n, err := fill(in)
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	if err := p.drain(out, n, moved); err != nil {
+		return n, err // p is not empty, and no longer of use
+	}
+	pipes.Put(p)
+	return n, nil
 }
 
 // fill waits for bytes from in, and only then takes a pipe for them. No bytes
@@ -101,10 +156,17 @@ func (p *pipe) drain(out syscall.RawConn, n int, moved func(int64)) (err error) 
 }
 
 func move(from, to, max int) (int, error) {
-	for {
+	return retry(func() (int, error) {
 		n, err := unix.Splice(from, nil, to, nil, max, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		if err != unix.EINTR {
-			return int(n), err
+		return int(n), err
+	})
+}
+
+// retry calls call until no signal interrupts it.
+func retry(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
 		}
 	}
 }
