@@ -7,7 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -76,7 +78,7 @@ func listen(ctx context.Context, what string, datagrams bool, addrs []netip.Addr
 			}
 		}
 	}()
-	lc := net.ListenConfig{Control: freebind}
+	lc := net.ListenConfig{Control: prepare, KeepAlive: -1} // which prepare has set
 	for _, addr := range addrs {
 		var s sockets
 		if s.listener, err = lc.Listen(ctx, "tcp", addr.String()); err != nil {
@@ -136,12 +138,24 @@ func (d *dnsSockets) serve(ctx context.Context, addr netip.AddrPort) error {
 	return nil
 }
 
-// freebind lets a socket listen on an address that the kernel still checks
-// for duplicates (RFC 4862, section 5.4), as after an interface came up.
-func freebind(network, address string, c syscall.RawConn) error {
+// clientIdle is when TCP asks whether a silent client still lives, as often as
+// Go does by itself.
+const clientIdle = 15 * time.Second
+
+// prepare lets a socket listen on an address that the kernel still checks for
+// duplicates (RFC 4862, section 5.4), as after an interface came up. Keepalive
+// is set once for all connections, which inherit it from their listener.
+func prepare(network, address string, c syscall.RawConn) error {
 	var err error
 	if cerr := c.Control(func(fd uintptr) {
 		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+		if err == nil && strings.HasPrefix(network, "tcp") {
+			err = errors.Join(
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(clientIdle.Seconds())),
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(clientIdle.Seconds())),
+			)
+		}
 	}); cerr != nil {
 		return cerr
 	}

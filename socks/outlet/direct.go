@@ -75,7 +75,7 @@ type Direct struct {
 func NewDirect(c DirectConfig) *Direct {
 	dialer := &net.Dialer{
 		Control:         c.Control,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle},
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Count: -1},
 	}
 	return &Direct{DirectConfig: c, ports: &ports{opened: make(map[netip.AddrPort][]*port)}, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return dialer.DialContext(ctx, network, to.String())

@@ -62,6 +62,9 @@ type attempt struct {
 }
 
 func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
+	if !dest.IsName() {
+		return d.connect(ctx, network, dest)
+	}
 	r := &race{
 		Direct:   d,
 		network:  network,
@@ -71,22 +74,29 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 		attempts: make(chan attempt),
 		waiting:  map[string][]netip.Addr{},
 	}
+	if d.first != nil {
+		r.first = d.meant(d.first(dest))
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.workers.Wait()
 	defer cancel()
-	if dest.IsName() {
-		if d.first != nil {
-			r.first = d.meant(d.first(dest))
-		}
-		r.lookUp(ctx, dest.Name)
-		return r.run(ctx)
-	}
-	family := networkOf(dest.IP)
-	if !slices.Contains(r.inUse, family) {
+	r.lookUp(ctx, dest.Name)
+	return r.run(ctx)
+}
+
+// connect connects to an address, against which there is none to race.
+func (d *Direct) connect(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
+	if !slices.Contains(d.networks(), networkOf(dest.IP)) {
 		return nil, fmt.Errorf("a family not in use: %w", syscall.EAFNOSUPPORT)
 	}
-	r.add(answer{family: family, ips: []netip.Addr{dest.IP}})
-	return r.run(ctx)
+	if err := d.vet(dest, dest.IP); err != nil {
+		return nil, err
+	}
+	conn, err := d.dial(ctx, network, netip.AddrPortFrom(d.through(dest.IP), dest.Port))
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return conn, socks.WithErrno(err)
 }
 
 // run returns the first connection, or why there is none.
