@@ -102,7 +102,7 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 			}
 		}
 	})
-	r := resolver(t, Config{Timeout: 500 * time.Millisecond}, server)
+	r := resolver(t, Config{Timeout: 2 * time.Second}, server)
 	for i, want := range []error{nil, syscall.ETIMEDOUT, nil, nil} {
 		if _, err := r.Exchange(t.Context(), query(fmt.Sprintf("n%d.example.", i), dns.TypeA)); !errors.Is(err, want) {
 			t.Errorf("question %d: %v, want %v", i, err, want)
