@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -97,6 +98,9 @@ flows = 65536 # however few files may be open here
 socket = ""
 [status]
 listen = ""
+[limits] # the one client stands for many
+flows-per-client = ` + strconv.Itoa(descriptors) + `
+flows = ` + strconv.Itoa(descriptors) + `
 `
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			return nil, err

@@ -44,7 +44,7 @@ type done struct {
 // until ctx ends.
 func load(ctx context.Context, args []string) error {
 	kinds := map[string]func(context.Context, netip.Addr, int, time.Duration) (done, error){
-		"up": up, "down": down, "connect": connect, "request": request, "idle": idle,
+		"up": up, "down": down, "connect": connect, "request": request, "idle": idle, "churn": churn,
 		"small": letters(message), "large": letters(large), "single": send(false), "bundled": send(true), "silent": silent,
 	}
 	if len(args) != 4 || kinds[args[0]] == nil {

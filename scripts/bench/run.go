@@ -70,7 +70,7 @@ func raiseLimit() error {
 // once is one run, in a network of its own.
 func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, err error) {
 	length := b.seconds * time.Duration(max(1, s.times))
-	ctx, cancel := context.WithTimeout(ctx, time.Minute+2*length)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute+rest+2*length)
 	defer cancel()
 	work, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -110,6 +110,13 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 		return r, fmt.Errorf("%w%s", err, program.lastWords())
 	}
 	defer client.stop()
+	if s.load == "churn" {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+			return r, ctx.Err()
+		}
+	}
 	if s.load == "idle" || s.load == "silent" {
 		time.Sleep(settle)
 	}

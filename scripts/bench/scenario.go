@@ -36,6 +36,7 @@ func scenarios() []scenario {
 		scenario{name: "idle/10000", table: memory, load: "idle", n: 10000},
 	)
 	all = append(all, datagrams()...)
+	all = append(all, scenario{name: "churn", table: leftovers(), load: "churn", n: workers, times: 5})
 	for _, trouble := range []struct {
 		name  string
 		cable cable

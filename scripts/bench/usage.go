@@ -21,6 +21,7 @@ const ticks = 100
 type usage struct {
 	user, system float64 // CPU time, in seconds
 	rss          float64 // resident memory, in bytes
+	files        float64 // open descriptors
 }
 
 func (u usage) cpu() float64 { return u.user + u.system }
@@ -104,7 +105,11 @@ func groupUsage(groups ...int) (usage, error) {
 			return sum, fmt.Errorf("reading %s: %w", name, err)
 		}
 		if slices.Contains(groups, group) {
-			sum = usage{sum.user + used.user, sum.system + used.system, sum.rss + used.rss}
+			open, err := os.ReadDir(filepath.Join(filepath.Dir(name), "fd"))
+			if err != nil {
+				continue // likewise
+			}
+			sum = usage{sum.user + used.user, sum.system + used.system, sum.rss + used.rss, sum.files + float64(len(open))}
 		}
 	}
 	return sum, nil
@@ -123,5 +128,5 @@ func parseProcess(text []byte) (group int, used usage, err error) {
 			return 0, usage{}, err
 		}
 	}
-	return int(at[0]), usage{at[1] / ticks, at[2] / ticks, at[3] * float64(os.Getpagesize())}, nil
+	return int(at[0]), usage{user: at[1] / ticks, system: at[2] / ticks, rss: at[3] * float64(os.Getpagesize())}, nil
 }
