@@ -85,6 +85,8 @@ func TestNamespaces(t *testing.T) {
 	t.Run("HandoverLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Killed", func(t *testing.T) { testKilled(t, n, before) })
 	t.Run("FakeOnlyWhereNeeded", func(t *testing.T) { testNeeded(t, n) })
+	t.Run("Drills", func(t *testing.T) { testDrills(t, n) })
+	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, n) })
 	t.Run("DeadUpstream", func(t *testing.T) { testDeadUpstream(t, n) })
 	t.Run("Translation", func(t *testing.T) { testTranslation(t, n) })
 	t.Run("TranslationLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
