@@ -14,6 +14,7 @@ import (
 	"sixgate/dnsfake"
 	"sixgate/socks"
 	"sixgate/socks/gateway"
+	"sixgate/socks/nat64"
 	"sixgate/socks/route"
 )
 
@@ -225,8 +226,12 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 			e.say("%s is not dialled: %v.", ip, err)
 			continue
 		}
-		e.say("%s may be dialled: a connection of type %s.", ip, gateway.TypeOf(client, ip))
-		if uplink := a.machine.Load().uplink; ip.Is4() && !uplink.IPv4 || ip.Is6() && !uplink.IPv6 {
+		far := nat64.Through(a.parts.translator.prefix(), ip)
+		if far != ip {
+			e.say("The uplink has no IPv4: %s is dialled as %s, through the NAT64 of the network.", ip, far)
+		}
+		e.say("%s may be dialled: a connection of type %s.", ip, gateway.TypeOf(client, far))
+		if uplink := a.machine.Load().uplink; far.Is4() && !uplink.IPv4 || far.Is6() && !uplink.IPv6 {
 			e.say("But the uplink has no default route for the family of %s: unless another route leads there, it is unreachable.", ip)
 		}
 	}

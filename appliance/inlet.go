@@ -57,8 +57,11 @@ func (in *tunInlet) Admit(network string, client, dst netip.AddrPort) bool {
 
 // toDNS reports whether a flow of client to dst is answered by the gateway's DNS.
 func (in *tunInlet) toDNS(network string, client, dst netip.AddrPort) bool {
-	_, ok := in.literal(client.Addr(), dst.Addr())
-	return network != "icmp" && dst.Port() == portDNS && (in.table.Contains(dst.Addr()) || ok && in.capture)
+	if network == "icmp" || dst.Port() != portDNS {
+		return false
+	}
+	_, literal := in.literal(client.Addr(), dst.Addr())
+	return in.table.Contains(dst.Addr()) || literal && in.capture
 }
 
 // ServeTCP serves a connection until it ends.

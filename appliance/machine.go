@@ -24,6 +24,9 @@ type machine struct {
 	// which need no gateway and trust it.
 	denied []netip.Prefix
 
+	literals   []netip.Prefix // behind which IPv6 clients write IPv4 addresses for the gateway
+	translated bool           // what IPv4 clients send to IPv4 addresses comes to the gateway
+
 	memory uint64 // bytes
 	files  uint64 // that the process may have open; 0: nobody knows
 }
@@ -68,7 +71,8 @@ func survey(c *config.Config) (*machine, error) {
 			m.denied = append(m.denied, p.Masked())
 		}
 	}
-	m.denied = append(m.denied, m.literals(c)...) // what is dialled there would come back
+	m.translate(c)
+	m.denied = append(m.denied, m.literals...) // what is dialled there would come back
 	return m, nil
 }
 
@@ -120,13 +124,13 @@ func (m *machine) state(c *config.Config) host.State {
 	s := host.State{
 		Link:      c.TUN.Name,
 		MTU:       c.TUN.MTU,
-		Addresses: firsts(append(m.pools(c), m.literals(c)...)),
+		Addresses: firsts(append(m.pools(c), m.literals...)),
 		Pools:     m.pools(c),
-		Literals:  m.literals(c),
+		Literals:  m.literals,
 		LAN:       c.LAN.Interfaces,
 		Private:   m.listenLAN(c),
 		Mark:      c.Direct.Mark,
-		Default4:  m.translated(c),
+		Default4:  m.translated,
 	}
 	for _, l := range m.lan {
 		s.Forward4 = s.Forward4 || l.families.IPv4

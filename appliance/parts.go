@@ -78,7 +78,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Hosts:     p.hosts,
 		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
-		NAT64:     func() []netip.Addr { return current().discovery(c) },
+		NAT64:     func() []netip.Addr { return current().discovery() },
 		Logger:    logger,
 		Answered: func(ctx context.Context, client netip.Addr, question, why string, took time.Duration) {
 			if ctx.Value(explaining{}) == nil {

@@ -16,31 +16,25 @@ import (
 	"sixgate/socks/outlet"
 )
 
-// literals returns the prefixes behind which IPv6 clients of the LAN write IPv4
-// addresses for the gateway: those that are of this network or of anybody, but
-// not the one of a translator elsewhere, which may be the only way to IPv4.
-func (m *machine) literals(c *config.Config) []netip.Prefix {
-	var prefixes []netip.Prefix
-	for _, p := range []netip.Prefix{nat64.Local(), nat64.WellKnown()} {
-		ours := m.uplink.IPv4 || p == nat64.Local()
-		if m.servesIPv6() && ours && !p.Overlaps(c.Direct.NAT64.Prefix) {
-			prefixes = append(prefixes, p)
+// translate finds out which IPv4 addresses are the gateway's to reach.
+//
+// IPv6 clients write them behind the prefixes that are of this network or of
+// anybody, but not behind that of a translator elsewhere, which may be the only
+// way to IPv4. IPv4 clients write them as they are where the kernel has no way
+// for them, and a translator has.
+func (m *machine) translate(c *config.Config) {
+	serves := func(family func(lan) bool) bool { return slices.ContainsFunc(m.lan, family) }
+	other := c.Direct.NAT64
+	if serves(func(l lan) bool { return l.families.IPv6 }) {
+		if p := nat64.Local(); !p.Overlaps(other.Prefix) {
+			m.literals = append(m.literals, p)
+		}
+		if p := nat64.WellKnown(); m.uplink.IPv4 && !p.Overlaps(other.Prefix) {
+			m.literals = append(m.literals, p)
 		}
 	}
-	return prefixes
-}
-
-// servesIPv6 reports whether IPv6 clients may come in by the TUN.
-func (m *machine) servesIPv6() bool {
-	return slices.ContainsFunc(m.lan, func(l lan) bool { return l.families.IPv6 })
-}
-
-// translated reports whether what clients of the LAN send to IPv4 addresses goes
-// by the TUN and a translator, as the kernel has no way for it.
-func (m *machine) translated(c *config.Config) bool {
-	known := c.Direct.NAT64.Find || c.Direct.NAT64.Prefix.IsValid()
-	return known && m.uplink == dnsfake.Families{IPv6: true} &&
-		slices.ContainsFunc(m.lan, func(l lan) bool { return l.families.IPv4 })
+	m.translated = (other.Find || other.Prefix.IsValid()) && m.uplink == dnsfake.Families{IPv6: true} &&
+		serves(func(l lan) bool { return l.families.IPv4 })
 }
 
 // literal is the IPv4 address that ip is, or stands for behind one of literals.
@@ -50,10 +44,10 @@ func (m *machine) literal(c *config.Config, client, ip netip.Addr) (netip.Addr, 
 	switch {
 	case c.Pool.IPv4.Contains(client), c.Pool.IPv6.Contains(client):
 		return netip.Addr{}, false
-	case m.translated(c) && ip.Is4() && !c.Pool.IPv4.Contains(ip):
+	case m.translated && ip.Is4() && !c.Pool.IPv4.Contains(ip):
 		return ip, ip.IsGlobalUnicast()
 	}
-	for _, p := range m.literals(c) {
+	for _, p := range m.literals {
 		if p.Contains(ip) {
 			return nat64.Literal(ip)
 		}
@@ -63,13 +57,12 @@ func (m *machine) literal(c *config.Config, client, ip netip.Addr) (netip.Addr, 
 
 // discovery returns the IPv6 addresses of ipv4only.arpa, by which clients find
 // out that the gateway is a translator, and behind which prefix (RFC 7050).
-func (m *machine) discovery(c *config.Config) []netip.Addr {
-	prefixes := m.literals(c)
-	if len(prefixes) == 0 {
+func (m *machine) discovery() []netip.Addr {
+	if len(m.literals) == 0 {
 		return nil
 	}
 	// The last is the well-known prefix where that is ours.
-	p := netip.PrefixFrom(prefixes[len(prefixes)-1].Addr(), nat64.WellKnown().Bits())
+	p := netip.PrefixFrom(m.literals[len(m.literals)-1].Addr(), nat64.WellKnown().Bits())
 	var addrs []netip.Addr
 	for _, known := range nat64.Known() {
 		addrs = append(addrs, nat64.Embed(p, known))

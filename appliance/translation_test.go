@@ -51,12 +51,13 @@ func TestLiterals(t *testing.T) {
 				conf.Direct.NAT64.Prefix = netip.MustParsePrefix(c.nat64)
 			}
 			m := &machine{ipv6: true, uplink: c.uplink, lan: []lan{{name: "lan0", families: c.lan}}}
+			m.translate(conf)
 			got, ok := m.literal(conf, netip.MustParseAddr(c.client), netip.MustParseAddr(c.ip))
 			if ok != (c.want != "") || ok && got.String() != c.want {
 				t.Errorf("%s is %v, %v, want %q", c.ip, got, ok, c.want)
 			}
 			var discovered string
-			if addrs := m.discovery(conf); len(addrs) > 0 {
+			if addrs := m.discovery(); len(addrs) > 0 {
 				discovered = addrs[0].String()
 			}
 			if discovered != c.discovered {

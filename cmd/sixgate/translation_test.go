@@ -65,6 +65,10 @@ func testIPv4OverIPv6Uplink(t *testing.T, n *namespaces, gate *process) {
 	n.run(t, "gate", "ip", "-4", "route", "del", "default")
 	defer n.run(t, "gate", "ip", "-4", "route", "add", "default", "via", "203.0.113.254")
 	gate.await(t, logged, "prefix=64:ff9b::/96")
+	told := n.run(t, "gate", n.binary, "explain", "--config", n.config("gate"), "--client", "192.168.77.2", "192.0.2.200")
+	if !strings.Contains(told, "is dialled as 64:ff9b::c000:2c8") || !strings.Contains(told, "a connection of type B") {
+		t.Errorf("explained as:\n%s", told)
+	}
 	for _, dest := range []netip.Addr{
 		n.resolve(t, "lan", "v4only.test", "A"), // a fake one
 		netip.MustParseAddr("192.0.2.200"),

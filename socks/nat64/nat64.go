@@ -49,6 +49,16 @@ func Embed(p netip.Prefix, ip netip.Addr) netip.Addr {
 	return netip.AddrFrom16(octets)
 }
 
+// Through returns the address by which ip is reached through the translator p:
+// itself where there is none, as for an invalid p, and where it is private and p
+// WellKnown (RFC 6052, section 3.1).
+func Through(p netip.Prefix, ip netip.Addr) netip.Addr {
+	if !p.IsValid() || !ip.Is4() || ip.IsPrivate() && p == WellKnown() {
+		return ip
+	}
+	return Embed(p, ip)
+}
+
 // Extract returns the IPv4 address that ip stands for, if it is an address of p
 // and p is Valid. What follows the IPv4 address does not matter.
 func Extract(p netip.Prefix, ip netip.Addr) (netip.Addr, bool) {

@@ -46,6 +46,24 @@ func TestNoText(t *testing.T) {
 	}
 }
 
+func TestThrough(t *testing.T) {
+	for _, c := range []struct{ prefix, ip, want string }{
+		{"64:ff9b::/96", "192.0.2.33", "64:ff9b::192.0.2.33"},
+		{"64:ff9b::/96", "10.0.0.1", "10.0.0.1"},
+		{"2001:db8:64::/96", "10.0.0.1", "2001:db8:64::10.0.0.1"},
+		{"64:ff9b::/96", "2001:db8::1", "2001:db8::1"},
+		{"", "192.0.2.33", "192.0.2.33"},
+	} {
+		var prefix netip.Prefix
+		if c.prefix != "" {
+			prefix = netip.MustParsePrefix(c.prefix)
+		}
+		if got := Through(prefix, netip.MustParseAddr(c.ip)); got != netip.MustParseAddr(c.want) {
+			t.Errorf("%s through %s is %s, want %s", c.ip, c.prefix, got, c.want)
+		}
+	}
+}
+
 func TestLiteral(t *testing.T) {
 	for text, want := range map[string]string{
 		"64:ff9b::192.0.2.33":           "192.0.2.33",

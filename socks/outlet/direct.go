@@ -129,22 +129,13 @@ func (d *Direct) networks() []string {
 	return d.Prefer.networks()
 }
 
-// through returns the address to dial for ip. Private ones are not for the
-// well-known prefix (RFC 6052, section 3.1).
-func (d *Direct) through(ip netip.Addr) netip.Addr {
-	p := d.nat64()
-	if !p.IsValid() || !ip.Is4() || ip.IsPrivate() && p == nat64.WellKnown() {
-		return ip
-	}
-	return nat64.Embed(p, ip)
-}
+// through returns the address to dial for ip.
+func (d *Direct) through(ip netip.Addr) netip.Addr { return nat64.Through(d.nat64(), ip) }
 
 // meant returns the address for which ip was dialled.
 func (d *Direct) meant(ip netip.Addr) netip.Addr {
-	if p := d.nat64(); p.IsValid() {
-		if v4, ok := nat64.Extract(p, ip); ok {
-			return v4
-		}
+	if v4, ok := nat64.Extract(d.nat64(), ip); ok {
+		return v4
 	}
 	return ip
 }
