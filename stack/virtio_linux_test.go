@@ -273,6 +273,16 @@ func FuzzVirtio(f *testing.F) {
 		unhex("01 01 3400 a805 1400 1000 45000028 00000000 40060000" + ends4 + "03e90050 00000002 00000000 5010ffff 00000000 00000000"),
 		unhex("01 04 0000 0100 2800 1000 60000000 00140640" + ends6 + "03e90050 00000001 00000000 5002ffff 00000000"),
 		unhex("00 05 0000 0000 0000 0000 60000000 00103c40" + ends6 + "2c00000000000000 1100000100000001"),
+		// Fragments of IPv4 and IPv6 that overlap, or say what cannot be.
+		unhex(unflagged + "45000024 00012000 40060000" + ends4 + "03e90050000000010000000050020000"),
+		unhex(unflagged + "45000024 00010001 40060000" + ends4 + "ffffffffffffffffffffffffffffffff"),
+		unhex(unflagged + "45000024 00011fff 40060000" + ends4 + "ffffffffffffffffffffffffffffffff"),
+		unhex(unflagged + "60000000 00182c40" + ends6 + "06000001 00000001 03e90050000000010000000050020000"),
+		unhex(unflagged + "60000000 00182c40" + ends6 + "06000009 00000001 ffffffffffffffffffffffffffffffff"),
+		// Options of IPv4 and TCP that are too long, too short, or do not end.
+		unhex(dataValid + "46000030 00000000 40060000" + ends4 + "8303ffff 03e90050 00000001 00000000 6002ffff 00000000 020405b4"),
+		unhex(dataValid + "4500002c 00000000 40060000" + ends4 + "03ea0050 00000001 00000000 6002ffff 00000000 0200ffff"),
+		unhex(dataValid + "45000030 00000000 40060000" + ends4 + "03eb0050 00000001 00000000 7002ffff 00000000 080a0000 050aff01"),
 	} {
 		f.Add(b, b)
 	}
