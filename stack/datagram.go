@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -282,8 +283,11 @@ func (f *DatagramFlow) reasonOf(err error) reason {
 	if why, ok := reasonOf(err); ok {
 		return why
 	}
-	if f.key.protocol == header.UDPProtocolNumber {
-		return portUnreachable
+	switch {
+	case f.key.protocol == header.UDPProtocolNumber:
+		return portUnreachable // what all systems tell programs of, as QUIC's that go on with TCP
+	case errors.Is(err, syscall.EOPNOTSUPP):
+		return prohibited
 	}
 	return hostUnreachable
 }

@@ -145,3 +145,35 @@ func (h hop) Offender() netip.Addr   { return h.by }
 func (h hop) HopLimitExceeded() bool { return h.by.IsValid() }
 func (h hop) Room() int              { return h.room }
 func (h hop) Quoted() []byte         { return nil }
+
+// ICMP errors of a client, about what nobody has sent or about nothing that
+// can be read, change nothing.
+func TestNonsenseIsIgnored(t *testing.T) {
+	device := newBare()
+	got := make(chan stack.Datagrams, 10)
+	s, _ := start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
+		c, _ := f.Accept(netip.AddrPort{})
+		c.Forward(func(d stack.Datagrams) error {
+			got <- d
+			return nil
+		})
+		<-c.Done()
+	}}})
+	client := netip.MustParseAddrPort("192.0.2.2:1000")
+	device.send(datagram(client, fake4, []byte("x")))
+	receive(t, got, "datagram")
+	answer := datagram(fake4, client, []byte("y")) // as if we had sent it
+	for _, quoted := range [][]byte{nil, {0x45}, answer[:20], answer[:27], answer, datagram(client, fake4, nil), ping4(), ping6(nil), bytes.Repeat([]byte{0x4f}, 600)} {
+		for _, kind := range [][2]byte{{3, 3}, {3, 4}, {11, 0}, {5, 1}, {12, 0}, {200, 200}} {
+			b := echoWith(ping4(), 0, append([]byte{0, 0}, quoted...))
+			b[20], b[21], b[22], b[23] = kind[0], kind[1], 0, 0
+			binary.BigEndian.PutUint16(b[22:], icmpSum(b))
+			device.send(b)
+		}
+	}
+	device.send(datagram(client, fake4, []byte("z")))
+	receive(t, got, "datagram")
+	if n := s.Counters(); n.DatagramFlows != 1 || n.ICMPSent != 0 {
+		t.Errorf("counters: %+v", n)
+	}
+}

@@ -71,7 +71,7 @@ func reasonOf(err error) (reason, bool) {
 		return tooManyHops, true
 	case path != nil && path.Room() > 0:
 		return tooBig(path.Room()), true
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EOPNOTSUPP):
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
 		return prohibited, true
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		return reason{}, false
