@@ -137,6 +137,7 @@ func (m *machine) state(c *config.Config) host.State {
 		s.Forward6 = s.Forward6 || l.families.IPv6
 	}
 	s.Masquerade = s.Forward4
+	s.RefuseDoT = c.DNS.RefuseDoT
 	if c.DNS.Capture {
 		for _, l := range c.DNS.Listen {
 			if !l.Addr().IsValid() {

@@ -32,7 +32,7 @@ t.toml:8: limits.dial_timeout: unknown key (did you mean "dial-timeout"?)
 t.toml:9: limits.tcp-idel: unknown key (did you mean "tcp-idle"?)
 t.toml:10: limits.colour: unknown key (known: flows, flows-per-client, new-names-per-second, dial-timeout, tcp-idle, udp-idle)
 t.toml:14: outlet.sever: unknown key (did you mean "server"?)
-t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, hosts, leases, capture)`},
+t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, hosts, leases, capture, refuse-dot)`},
 
 	{"wrong types", `
 log = "debug"

@@ -88,6 +88,7 @@ type DNS struct {
 	Hosts     []string // files of the form of hosts(5), with names of the LAN
 	Leases    []string // files of leases that dnsmasq writes
 	Capture   bool     // answer queries to any resolver
+	RefuseDoT bool     // refuse DNS over TLS and QUIC to others
 }
 
 // Upstream is a resolver to ask.
@@ -269,6 +270,7 @@ func (c *Config) read(root *table) {
 	list(dns, "hosts", &c.DNS.Hosts, absolutePath)
 	list(dns, "leases", &c.DNS.Leases, absolutePath)
 	key(dns.atStart(), "capture", &c.DNS.Capture, as[bool])
+	key(dns.atStart(), "refuse-dot", &c.DNS.RefuseDoT, as[bool])
 
 	direct := root.table("direct")
 	key(direct, "prefer", &c.Direct.Prefer, oneOf(PreferIPv6, PreferIPv4, OnlyIPv6, OnlyIPv4))

@@ -20,7 +20,7 @@ func TestClasses(t *testing.T) {
 		},
 		"restart": {
 			"lan.interfaces", "lan.families", "tun.name", "tun.mtu", "tun.handover", "pool.ipv4", "pool.ipv6", "pool.state",
-			"dns.listen", "dns.capture", "direct.mark", "direct.interface", "direct.nat64", "socks.listen",
+			"dns.listen", "dns.capture", "dns.refuse-dot", "direct.mark", "direct.interface", "direct.nat64", "socks.listen",
 			"status.listen", "control.socket", "log.format",
 		},
 	}

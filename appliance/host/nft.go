@@ -38,9 +38,13 @@ func (s State) table(before journal) string {
 }
 
 // guard is what forwarding must not do: let strangers into the pools, let
-// clients pretend to be in one, and send what is for a pool to the world.
+// clients pretend to be in one, send what is for a pool to the world and, where
+// that is wanted, let clients ask DNS where the gateway cannot answer.
 func (s State) guard() []string {
 	rules := []string{fmt.Sprintf("iifname != %s oifname %q drop", names(s.LAN...), s.Link)}
+	if s.RefuseDoT {
+		rules = append(rules, fmt.Sprintf("iifname %s meta l4proto { tcp, udp } th dport 853 goto refuse", names(s.LAN...)))
+	}
 	for _, pool := range s.ours() {
 		family := family(pool.Addr())
 		rules = append(rules,

@@ -47,6 +47,7 @@ func TestTable(t *testing.T) {
 			LAN:        []string{"br-lan", "eth0.100"},
 			Private:    []netip.AddrPort{netip.MustParseAddrPort("192.168.77.1:53"), netip.MustParseAddrPort("[fe80::1%br-lan]:53")},
 			CaptureDNS: 5364,
+			RefuseDoT:  true,
 			Masquerade: true,
 			Mark:       0x5136,
 		}, journal{

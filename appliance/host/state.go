@@ -32,6 +32,7 @@ type State struct {
 	Forward4   bool             // let the kernel forward IPv4
 	Forward6   bool             // let the kernel forward IPv6
 	CaptureDNS uint16           // our port that answers whatever the LAN sends to port 53 of anyone; 0: none
+	RefuseDoT  bool             // DNS over TLS and QUIC of the LAN is refused, whereupon clients ask in plain
 	Masquerade bool             // IPv4 from the LAN to real addresses leaves with the uplink's address
 	Mark       uint32           // SO_MARK of the gateway's own sockets, never captured; 0: none
 
