@@ -425,6 +425,44 @@ func (f from) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(f.addr), 1))
 }
 
+// Ten thousand clients of one source that never finish their handshakes do not
+// keep out who asks before, among and after them.
+func TestFloodOfHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipes()
+		stop := serve(t, &Server{Handler: handlerFunc(echo)}, ln)
+		dial := func(addr string) net.Conn {
+			client, server := net.Pipe()
+			ln.accepts <- from{server, addr}
+			return client
+		}
+		before := dial("192.0.2.2")
+		before.Write([]byte{version})
+		var flood []net.Conn
+		for range 10_000 {
+			conn := dial("192.0.2.1")
+			conn.SetDeadline(time.Now().Add(time.Millisecond)) // it may have lost its slot already
+			conn.Write([]byte{version, 1})
+			flood = append(flood, conn)
+		}
+		after := dial("192.0.2.1")
+		after.Write([]byte{version})
+		for what, conn := range map[string]net.Conn{"before": before, "after": after} {
+			conn.Write(unhex(t, "01 00"))
+			io.ReadFull(conn, make([]byte, 2))
+			conn.Write(unhex(t, "05 01 00 03 01 61 0050"))
+			if _, err := io.ReadFull(conn, make([]byte, 10)); err != nil {
+				t.Errorf("the client %s the flood: %v", what, err)
+			}
+			conn.Close()
+		}
+		for _, conn := range flood {
+			conn.Close()
+		}
+		stop()
+	})
+}
+
 // A flood costs its own source its slots, of IPv6 its /64, and nobody else.
 func TestSlotsAreShared(t *testing.T) {
 	s := newSlots(5)
