@@ -1,9 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // translationSettings are those of a gateway that finds its network's NAT64.
@@ -41,7 +47,7 @@ func testIPv4OfIPv6Clients(t *testing.T, n *namespaces) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := echoDatagrams(conn); err != nil {
+		if err := echoDatagram(conn); err != nil {
 			t.Errorf("by UDP to %s: %v", ip, err)
 		}
 		conn.Close()
@@ -65,6 +71,7 @@ func testIPv4OverIPv6Uplink(t *testing.T, n *namespaces, gate *process) {
 	n.run(t, "gate", "ip", "-4", "route", "del", "default")
 	defer n.run(t, "gate", "ip", "-4", "route", "add", "default", "via", "203.0.113.254")
 	gate.await(t, logged, "prefix=64:ff9b::/96")
+	gate.await(t, logged, "link=sixgate0") // the network is set for it
 	told := n.run(t, "gate", n.binary, "explain", "--config", n.config("gate"), "--client", "192.168.77.2", "192.0.2.200")
 	if !strings.Contains(told, "is dialled as 64:ff9b::c000:2c8") || !strings.Contains(told, "a connection of type B") {
 		t.Errorf("explained as:\n%s", told)
@@ -85,4 +92,27 @@ func testIPv4OverIPv6Uplink(t *testing.T, n *namespaces, gate *process) {
 		conn.Close()
 		gate.await(t, logged, "msg=flow", "inlet=tun", "type=B")
 	}
+}
+
+// echoDatagram sends a datagram until it comes back, as UDP may lose some.
+func echoDatagram(conn net.Conn) error {
+	sent, buf := []byte("IPv4 and IPv6"), make([]byte, 100)
+	var size int
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if _, err = conn.Write(sent); err != nil {
+			return err
+		}
+		if err = conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		size, err = conn.Read(buf)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	if err == nil && !bytes.Equal(buf[:size], sent) {
+		err = fmt.Errorf("%q came back", buf[:size])
+	}
+	return err
 }
