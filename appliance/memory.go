@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"path"
+	"runtime"
 	"runtime/debug"
 	gauges "runtime/metrics"
 	"strconv"
@@ -85,6 +86,7 @@ func returnMemory(ctx context.Context) error {
 	defer ticks.Stop()
 	var left leftovers
 	for {
+		runtime.GC() // what pools hold goes at the second collection
 		debug.FreeOSMemory()
 		left.note(heldMemory())
 		for worth := false; !worth; worth = left.worth(heldMemory()) {
