@@ -92,8 +92,6 @@ state = ""
 [dns]
 upstreams = ["udp://` + serverAddr + `:53"]
 fake = "always"
-[limits]
-flows = 65536 # however few files may be open here
 [control]
 socket = ""
 [status]
