@@ -36,6 +36,9 @@ func (b *bench) servers() []contestant {
 		start: b.startServer("sixgate.toml", `[socks]
 listen = ["`+socksAddr+`"]
 clients = ["`+clientAddr+`/32"]
+[limits]
+flows = 16384
+flows-per-client = 16384
 [pool]
 state = ""
 [control]
