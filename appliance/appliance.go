@@ -198,7 +198,10 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	stopListening()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
-	context.AfterFunc(drain, a.parts.handover.close)
+	context.AfterFunc(drain, func() { // handshakes that no client ends, too
+		a.parts.handover.close()
+		stopStack()
+	})
 	a.parts.gateway.Shutdown(drain)
 	a.parts.handover.close()
 	stopStack()

@@ -95,7 +95,7 @@ func testDrills(t *testing.T, n *namespaces) {
 		gate.await(t, logged, `uplink="no`)
 		logged = gate.mark()
 		n.run(t, "gate", "ip", "link", "set", "wan0", "up")
-		n.run(t, "gate", "ip", "address", "replace", "2001:db8:99::1/64", "dev", "wan0", "nodad")
+		n.run(t, "gate", "ip", "address", "replace", "2001:db8:99::1/64", "dev", "wan0")
 		n.run(t, "gate", "ip", "route", "replace", "default", "via", "203.0.113.254")
 		n.run(t, "gate", "ip", "-6", "route", "replace", "default", "via", "2001:db8:99::fe")
 		gate.await(t, logged, `uplink="IPv4`)

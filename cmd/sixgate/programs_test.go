@@ -39,7 +39,7 @@ func testPrograms(t *testing.T, n *namespaces) {
 	} {
 		t.Run(c.tool+" "+c.client, func(t *testing.T) {
 			if _, err := exec.LookPath(c.tool); err != nil {
-				t.Skip("needs what scripts/setup installs: ", err)
+				t.Skip("needs a program: ", err)
 			}
 			if got := n.shell(t, c.client, c.command); !strings.Contains(got, c.want) {
 				t.Errorf("%s printed %q, want %q", c.command, got, c.want)
