@@ -105,6 +105,7 @@ func TestMend(t *testing.T) {
 // What contradicts itself is dropped whole (RFC 5722, section 4).
 func TestMendRefuses(t *testing.T) {
 	head := unhex("45000000 00000000 40110000" + ends4)
+	options := append(unhex("46000000 00000000 40110000"+ends4), 1, 1, 1, 0)
 	data := make([]byte, 2000)
 	for name, parts := range map[string][][]byte{
 		"overlap":            {piece(head, 1, data[:16], 0, true), piece(head, 1, data[:16], 8, true)},
@@ -115,6 +116,8 @@ func TestMendRefuses(t *testing.T) {
 		"odd length":         {piece(head, 1, data[:15], 0, true)},
 		"empty":              {piece(head, 1, nil, 8, false)},
 		"longer than IP":     {piece(head, 1, data[:1000], 65000, false)},
+		"options too many":   {piece(head, 1, data[:8], 65504, false), piece(options, 1, data[:8], 0, true)},
+		"too long behind":    {piece(options, 1, data[:8], 0, true), piece(head, 1, data[:8], 65504, false)},
 	} {
 		counters := &counters{}
 		m := newMender(time.Now, counters)
