@@ -161,10 +161,11 @@ func (h *handover) serve(tasks *errgroup.Group) {
 	}
 }
 
-// receive takes what the kernel has taken.
+// receive takes what the kernel has taken. A shortage of descriptors or memory
+// it waits out, and logs once a minute.
 func (h *handover) receive(socket *net.TCPListener) error {
 	const shortest, longest = 5 * time.Millisecond, time.Second
-	delay := shortest
+	delay, told := shortest, time.Time{}
 	for {
 		conn, err := socket.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -175,7 +176,10 @@ func (h *handover) receive(socket *net.TCPListener) error {
 			delay = shortest
 			continue
 		}
-		h.log.Warn("taking connections from the kernel", "err", err)
+		if now := time.Now(); now.Sub(told) >= time.Minute {
+			told = now
+			h.log.Warn("taking connections from the kernel", "err", err)
+		}
 		select {
 		case <-time.After(delay):
 			delay = min(2*delay, longest)

@@ -94,8 +94,7 @@ const (
 )
 
 // flowsIn returns how many flows a process of so many bytes of memory and open
-// files, 0 for no bound, is
-// trusted with.
+// files, 0 for no bound, is trusted with.
 func flowsIn(memory, files uint64) int {
 	n := max(memory/flowMemory, minFlows)
 	if files > 0 {
