@@ -15,6 +15,7 @@ import (
 const (
 	maxMending          = 256              // packets
 	maxMendingPerClient = 16               // the same of one source address
+	maxMendingBytes     = 4 << 20          // of data in all of them, as Linux has it
 	maxFragments        = 64               // of a packet: each link takes 1280 bytes (RFC 8200, section 5)
 	mendingTime         = 30 * time.Second // Linux's, and half of that in RFC 8200, section 4.5
 )
@@ -92,6 +93,7 @@ type mender struct {
 	packets  map[fragmentKey]*mending
 	byClient map[netip.Addr]int // how many of packets; no zero values
 	age      []fragmentKey      // of packets, the oldest first
+	bytes    int                // of data in packets
 }
 
 // mending is a packet of which some is there.
@@ -118,7 +120,7 @@ func newMender(now func() time.Time, counters *counters) *mender {
 func (m *mender) mend(f fragment) (packet, bool) {
 	old := m.packets[f.key]
 	if old != nil && m.now().Sub(old.since) > mendingTime {
-		m.drop(f.key)
+		m.giveUp(f.key)
 		old = nil
 	}
 	if old == nil {
@@ -128,12 +130,17 @@ func (m *mender) mend(f fragment) (packet, bool) {
 		m.byClient[f.key.from]++
 		m.age = append(m.age, f.key)
 	}
+	before := old.have
 	if !old.add(f) {
-		m.counters.droppedFragments.Add(uint64(len(old.parts) + 1))
-		m.drop(f.key)
+		m.counters.droppedFragments.Add(1)
+		m.giveUp(f.key)
 		return packet{}, false
 	}
+	m.bytes += old.have - before
 	if old.size == 0 || old.have < old.size || old.head == nil {
+		for m.bytes > maxMendingBytes {
+			m.giveUp(m.age[0])
+		}
 		return packet{}, false
 	}
 	m.drop(f.key)
@@ -200,14 +207,20 @@ func (m *mender) makeRoom(client netip.Addr) {
 	}
 	for _, key := range m.age {
 		if !greedy || key.from == client {
-			m.counters.droppedFragments.Add(uint64(len(m.packets[key].parts)))
-			m.drop(key)
+			m.giveUp(key)
 			return
 		}
 	}
 }
 
+// giveUp drops a packet that did not get whole.
+func (m *mender) giveUp(key fragmentKey) {
+	m.counters.droppedFragments.Add(uint64(len(m.packets[key].parts)))
+	m.drop(key)
+}
+
 func (m *mender) drop(key fragmentKey) {
+	m.bytes -= m.packets[key].have
 	delete(m.packets, key)
 	if m.byClient[key.from]--; m.byClient[key.from] == 0 {
 		delete(m.byClient, key.from)

@@ -158,6 +158,28 @@ func TestMendIsBounded(t *testing.T) {
 	}
 }
 
+// Large ones are bounded by what they hold, and the latest stays.
+func TestMendIsBoundedInBytes(t *testing.T) {
+	const large = 60_000
+	m := newMender(time.Now, &counters{})
+	for client := range byte(maxMendingBytes/large + 10) {
+		parts, _ := cut(true, client, 7, 64_000, large)
+		for range 2 { // a copy takes no room
+			m.feed(t, parts[0])
+		}
+	}
+	if n := len(m.packets); n != maxMendingBytes/large || m.bytes != n*large || len(m.age) != n {
+		t.Errorf("%d packets of %d bytes wait for the rest, %d in order", n, m.bytes, len(m.age))
+	}
+	parts, _ := cut(true, maxMendingBytes/large+9, 7, 64_000, large)
+	if _, ok := m.feed(t, parts[1]); !ok {
+		t.Error("the latest was pushed out")
+	}
+	if n := len(m.packets); m.bytes != n*large {
+		t.Errorf("%d packets hold %d bytes", n, m.bytes)
+	}
+}
+
 // An identification may come again after a while.
 func TestMendForgets(t *testing.T) {
 	now := time.Now()
