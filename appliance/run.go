@@ -147,11 +147,9 @@ func (g *personal) settle() {
 func (g *personal) close() error {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	g.parts.gateway.Shutdown(now)
-	var err error
 	if g.stop != nil {
-		g.stop()
-		err = g.tasks.Wait()
+		g.stop() // first, as a handshake that the program has left would hold up the rest
 	}
-	return errors.Join(err, g.parts.resolver.Close())
+	g.parts.gateway.Shutdown(now)
+	return errors.Join(g.tasks.Wait(), g.parts.resolver.Close())
 }
