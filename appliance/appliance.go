@@ -170,9 +170,12 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	tasks.Go(func() error { return a.parts.translator.run(ctx) })
 	err := hostError(a.listen(ctx, tasks, dns))
 	if err == nil {
+		err = hostError(a.parts.senders.set(ctx, tasks, a.config(), a.machine.Load()))
+	}
+	if err == nil {
 		a.listenSight(ctx, tasks)
 		tasks.Go(func() error {
-			return host.Watch(ctx, func() { a.follow(ctx, network, dns) })
+			return host.Watch(ctx, func() { a.follow(ctx, tasks, network, dns) })
 		})
 		tasks.Go(func() error { return a.live(ctx) })
 		tasks.Go(func() error { return returnMemory(ctx) })
@@ -270,9 +273,9 @@ func (a *Appliance) live(ctx context.Context) error {
 }
 
 // follow looks at the machine again and makes the gateway fit it: what is
-// faked, what is denied, where DNS is served, and what others have removed of
-// the gateway's network.
-func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsSockets) {
+// faked, what is denied, where DNS is served, what is advertised, and what others
+// have removed of the gateway's network.
+func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *host.Network, dns *dnsSockets) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -287,7 +290,12 @@ func (a *Appliance) follow(ctx context.Context, network *host.Network, dns *dnsS
 		a.Logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
 		a.parts.translator.follow()
 	}
-	if err := errors.Join(network.Set(a.state(now)), dns.set(ctx, now.listenDNS(a.config()))); err != nil {
+	err = errors.Join(
+		network.Set(a.state(now)),
+		dns.set(ctx, now.listenDNS(a.config())),
+		a.parts.senders.set(ctx, tasks, a.config(), now),
+	)
+	if err != nil {
 		a.Logger.Warn("following a change of the machine", "err", err)
 	}
 }

@@ -54,6 +54,7 @@ func Check(ctx context.Context, c *config.Config) []Finding {
 	findings = append(findings, finding("interfaces", m.String(), err, "correct [lan] interfaces, or bring them up"))
 	if err == nil {
 		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m), checkHandover(c, m))
+		findings = append(findings, checkAdvertised(c, m)...)
 	}
 	return append(findings, checkResolvers(ctx, c))
 }
@@ -84,13 +85,14 @@ func capabilities() (uint64, error) {
 	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
 }
 
-// grant tells how to give the program its capabilities.
-func grant() string {
+// grant tells how to give the program its capabilities, and further ones.
+func grant(further ...string) string {
 	program, err := os.Executable()
 	if err != nil {
 		program = "sixgate"
 	}
-	return "run as root, or once: setcap cap_net_admin,cap_net_bind_service+ep " + program
+	all := append([]string{"cap_net_admin", "cap_net_bind_service"}, further...)
+	return "run as root, or once: setcap " + strings.Join(all, ",") + "+ep " + program
 }
 
 // lacking names those of the capabilities that a gateway needs which held does

@@ -28,6 +28,7 @@ func writeMetrics(w io.Writer, s Status) error {
 	m.histogram("dns_seconds", "until DNS answers that were not at hand", s.Answers)
 	m.family("tun_total", "counter", "events of the TUN device and its stack", labels("event", s.TUN))
 	m.family("drops_total", "counter", "what limits have refused, or nobody can answer, by reason", labels("reason", s.Drops))
+	m.advertised(s.Advertised)
 	m.value("open_files", "gauge", "files and sockets that are open", s.Files.Open)
 	m.value("open_files_limit", "gauge", "files and sockets that may be open", s.Files.Limit)
 	return m.err
@@ -67,6 +68,19 @@ func (m *metrics) health(s Status) {
 	}
 	m.family("resolver_down", "gauge", "whether an upstream resolver is down", resolvers)
 	m.family("outlet_down", "gauge", "whether the SOCKS server of an outlet failed when last asked", outlets)
+}
+
+// advertised writes what was said and heard by router advertisements.
+func (m *metrics) advertised(all []Advertised) {
+	events := map[string]uint64{}
+	for _, a := range all {
+		for event, n := range map[string]uint64{
+			"sent": a.Sent, "solicited": a.Solicited, "malformed": a.Malformed, "contradicted": a.Contradicted,
+		} {
+			events[fmt.Sprintf("interface=%q,event=%q", a.Interface, event)] = n
+		}
+	}
+	m.family("advertisements_total", "counter", "router advertisements and what came in turn, by event", events)
 }
 
 // metrics writes one family after another, and remembers the first error.

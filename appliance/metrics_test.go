@@ -21,6 +21,7 @@ func TestMetrics(t *testing.T) {
 	s.Connects = sight.Distribution{Buckets: []sight.Bucket{{AtMost: 0.001, Count: 1}, {AtMost: 10, Count: 2}}, Count: 3, Sum: 60.5}
 	s.DNS = map[string]uint64{"fake": 5}
 	s.Drops = map[string]uint64{"flows_over_limit": 1}
+	s.Advertised = []Advertised{{Interface: "lan6", Sent: 3, Solicited: 4, Contradicted: 1}}
 	s.Files = Files{12, 1024}
 	var b strings.Builder
 	if err := writeMetrics(&b, s); err != nil {

@@ -99,10 +99,14 @@ func statusHTML(s Status, clients []Client, now time.Time, explained string) str
 	p.resolvers(s.Resolvers)
 	p.hops(s.Hops)
 	p.clients(clients, now)
-	p.section("Machine", "", 0, "", []row{
+	machine := []row{
 		{"configuration", cmp.Or(s.Config, "none: the defaults")}, {"in force for", age(now, s.Loaded).String()},
 		{"handover to the kernel", s.Handover}, {"open files", fmt.Sprintf("%d of %d", s.Files.Open, s.Files.Limit)},
-	})
+	}
+	for _, a := range s.Advertised {
+		machine = append(machine, row{"advertised on " + a.Interface, a.What})
+	}
+	p.section("Machine", "", 0, "", machine)
 	p.WriteString("</main>\n")
 	return p.String()
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
 	"sixgate/appliance/sight"
 	"sixgate/dnsfake"
@@ -28,6 +29,7 @@ type parts struct {
 	socks    *socks.Server
 	tun      *tunInlet
 	handover *handover
+	senders  *senders
 	sight    *sight.Sight
 	policy   atomic.Pointer[policy] // in force; never nil once built
 	current  func() *machine        // as it was last seen
@@ -96,6 +98,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Logger:  logger,
 	}
 	p.handover = newHandover(logger)
+	p.senders = &senders{logger: logger, open: map[advert.Interface]sending{}}
 	p.tun = &tunInlet{
 		table: p.table, dns: p.dns, gateway: p.gateway, literal: literal, capture: c.DNS.Capture,
 		handover: p.handover, current: current,

@@ -42,6 +42,8 @@ type Status struct {
 
 	Resolvers []Resolver `json:"resolvers"` // in the order of preference
 
+	Advertised []Advertised `json:"advertised"` // by router advertisements
+
 	Hops []Hop `json:"hops"` // the SOCKS servers of outlets, in the configuration's order
 
 	DNS map[string]uint64 `json:"dns"` // answers, by kind
@@ -149,10 +151,11 @@ func (a *Appliance) Status() Status {
 		Hops:    a.hops(),
 		DNS:     fields(a.parts.dns.Counters()),
 
-		Handover: a.parts.handover.String(),
-		Connects: a.parts.sight.Connects.Snapshot(),
-		Answers:  a.parts.sight.Answers.Snapshot(),
-		Files:    openFiles(),
+		Handover:   a.parts.handover.String(),
+		Advertised: a.parts.senders.status(),
+		Connects:   a.parts.sight.Connects.Snapshot(),
+		Answers:    a.parts.sight.Answers.Snapshot(),
+		Files:      openFiles(),
 	}
 	for _, h := range a.parts.resolver.Health() {
 		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed}

@@ -58,11 +58,10 @@ func (m *machine) literal(c *config.Config, client, ip netip.Addr) (netip.Addr, 
 // discovery returns the IPv6 addresses of ipv4only.arpa, by which clients find
 // out that the gateway is a translator, and behind which prefix (RFC 7050).
 func (m *machine) discovery() []netip.Addr {
-	if len(m.literals) == 0 {
+	p, ok := m.translator()
+	if !ok {
 		return nil
 	}
-	// The last is the well-known prefix where that is ours.
-	p := netip.PrefixFrom(m.literals[len(m.literals)-1].Addr(), nat64.WellKnown().Bits())
 	var addrs []netip.Addr
 	for _, known := range nat64.Known() {
 		addrs = append(addrs, nat64.Embed(p, known))

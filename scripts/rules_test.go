@@ -32,9 +32,10 @@ var rooms = []string{"appliance", "cmd", "dnsfake", "scripts", "socks", "stack"}
 var mayImport = map[string][]string{
 	"cmd/sixgate": {"appliance", "appliance/config"},
 	"appliance": {
-		"appliance/config", "appliance/confine", "appliance/host", "appliance/sight", "dnsfake", "dnsfake/upstream", "stack",
+		"appliance/advert", "appliance/config", "appliance/confine", "appliance/host", "appliance/sight", "dnsfake", "dnsfake/upstream", "stack",
 		"socks", "socks/datagram", "socks/gateway", "socks/nat64", "socks/outlet", "socks/relay", "socks/route",
 	},
+	"appliance/advert":  {},
 	"appliance/config":  {"socks", "socks/nat64", "socks/route"},
 	"appliance/confine": {"appliance/host", "stack"},
 	"appliance/sight":   {"socks", "socks/gateway"},

@@ -17,11 +17,28 @@ func (c *Config) check(root *table) {
 	c.checkOutlets(root.tables("outlet"))
 	c.checkRules(root.tables("rule"))
 	c.checkStatus(root.table("status"))
+	c.checkAdvertise(root.table("advertise"))
 	if p := c.Direct.NAT64.Prefix; p.IsValid() && p.Overlaps(c.Pool.IPv6) {
 		root.table("direct").complain("nat64", "%s overlaps the pool %s (name the prefix of the network's NAT64)", p, c.Pool.IPv6)
 	}
 	if i := slices.Index(c.LAN.Interfaces, c.TUN.Name); i >= 0 {
 		root.table("lan").complainElement("interfaces", i, "%q is the TUN device (set another tun.name)", c.TUN.Name)
+	}
+}
+
+func (c *Config) checkAdvertise(advertise *table) {
+	for i, name := range c.Advertise.Interfaces {
+		if name != "" && !slices.Contains(c.LAN.Interfaces, name) {
+			advertise.complainElement("interfaces", i, "%q is none of lan.interfaces (name it there, too)", name)
+		}
+	}
+	for name, wanted := range map[string]bool{"router": c.Advertise.Router, "prefixes": c.Advertise.Prefixes} {
+		if wanted && len(c.Advertise.Interfaces) == 0 {
+			advertise.complain(name, "nobody is told (set advertise.interfaces, or delete it)")
+		}
+	}
+	if c.LAN.Families == FamiliesIPv4 && len(c.Advertise.Interfaces) > 0 {
+		advertise.complain("interfaces", "lan.families says that the clients have no IPv6 (change one of both)")
 	}
 }
 

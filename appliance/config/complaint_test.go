@@ -25,7 +25,7 @@ type = "reject"
 sever = "b:1"
 [dns]
 "a key\u001b" = 1
-`, `t.toml:2: mtu: unknown key (known: lan, tun, pool, dns, direct, socks, outlet, rule, limits, status, control, log)
+`, `t.toml:2: mtu: unknown key (known: lan, advertise, tun, pool, dns, direct, socks, outlet, rule, limits, status, control, log)
 t.toml:3: lna: unknown key (did you mean "lan"?)
 t.toml:6: tun.MTU: unknown key (did you mean "mtu"?)
 t.toml:8: limits.dial_timeout: unknown key (did you mean "dial-timeout"?)
@@ -205,6 +205,12 @@ t.toml:3: socks.listen: zone of "[fe80::1%a/b]:1080": "a/b" is no interface name
 t.toml:1: outlet.type: missing (socks5, direct or reject)
 t.toml:2: rule.outlet: missing (the name of an outlet, direct or reject)`},
 	{"TUN on the lan", "lan.interfaces = ['sixgate0']\n", `t.toml:1: lan.interfaces: "sixgate0" is the TUN device (set another tun.name)`},
+
+	{"advertised on no lan", "[advertise]\ninterfaces = ['lan1', '']\n[lan]\ninterfaces = ['lan0']\n", `t.toml:2: advertise.interfaces: "" is no interface name (1 to 15 octets without space, '/', ':' or '%')
+t.toml:2: advertise.interfaces: "lan1" is none of lan.interfaces (name it there, too)`},
+	{"advertised to nobody", "[advertise]\nrouter = true\nprefixes = true\n", `t.toml:2: advertise.router: nobody is told (set advertise.interfaces, or delete it)
+t.toml:3: advertise.prefixes: nobody is told (set advertise.interfaces, or delete it)`},
+	{"advertised without IPv6", "[lan]\ninterfaces = ['lan0']\nfamilies = 'ipv4'\n[advertise]\ninterfaces = ['lan0']\n", `t.toml:5: advertise.interfaces: lan.families says that the clients have no IPv6 (change one of both)`},
 
 	{"outlets", `
 [[outlet]]

@@ -12,9 +12,12 @@ import (
 // Config is a whole configuration. Load, Parse and Default return it complete
 // and valid; nobody else has to check or parse what it holds.
 type Config struct {
-	File    string // where it was read from; empty for the built-in defaults
-	LAN     LAN
-	TUN     TUN
+	File string // where it was read from; empty for the built-in defaults
+	LAN  LAN
+	TUN  TUN
+
+	Advertise Advertise
+
 	Pool    Pool
 	DNS     DNS
 	Direct  Direct
@@ -37,6 +40,14 @@ const (
 type LAN struct {
 	Interfaces []string // where DNS, SOCKS and capture serve; empty: loopback only
 	Families   Families
+}
+
+// Advertise is what IPv6 hosts of the LAN are told by router advertisements
+// (RFC 4861), besides of the gateway itself.
+type Advertise struct {
+	Interfaces []string // of LAN.Interfaces; empty: they are told nothing
+	Router     bool     // that this machine is their default router
+	Prefixes   bool     // that they make addresses from those of this machine
 }
 
 // Families are the address families that the clients have.
@@ -251,6 +262,11 @@ func (c *Config) read(root *table) {
 	lan := root.table("lan").atStart()
 	list(lan, "interfaces", &c.LAN.Interfaces, interfaceName)
 	key(lan, "families", &c.LAN.Families, oneOf(FamiliesAuto, FamiliesIPv4, FamiliesIPv6, FamiliesDual))
+
+	advertise := root.table("advertise").atStart()
+	list(advertise, "interfaces", &c.Advertise.Interfaces, interfaceName)
+	key(advertise, "router", &c.Advertise.Router, as[bool])
+	key(advertise, "prefixes", &c.Advertise.Prefixes, as[bool])
 
 	tun := root.table("tun").atStart()
 	key(tun, "name", &c.TUN.Name, interfaceName)

@@ -66,6 +66,7 @@ func full() *Config {
 	c := Default()
 	c.LAN.Interfaces = []string{"lan0"}
 	c.DNS.Listen = []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, 53)}
+	c.Advertise = Advertise{Interfaces: []string{"lan0"}, Router: true, Prefixes: true}
 	c.DNS.Upstreams = []Upstream{
 		{Network: "udp", Addr: netip.MustParseAddrPort("10.66.0.2:53")},
 		{Network: "tls", Addr: netip.MustParseAddrPort("9.9.9.9:853"), Name: "dns.quad9.net"},

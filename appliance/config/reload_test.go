@@ -19,7 +19,8 @@ func TestClasses(t *testing.T) {
 			"limits.dial-timeout", "limits.tcp-idle", "limits.udp-idle", "status.user", "status.password", "log.level",
 		},
 		"restart": {
-			"lan.interfaces", "lan.families", "tun.name", "tun.mtu", "tun.handover", "pool.ipv4", "pool.ipv6", "pool.state",
+			"lan.interfaces", "lan.families", "advertise.interfaces", "advertise.router", "advertise.prefixes",
+			"tun.name", "tun.mtu", "tun.handover", "pool.ipv4", "pool.ipv6", "pool.state",
 			"dns.listen", "dns.capture", "dns.refuse-dot", "direct.mark", "direct.interface", "direct.nat64", "socks.listen",
 			"status.listen", "control.socket", "log.format",
 		},

@@ -90,6 +90,8 @@ func TestNamespaces(t *testing.T) {
 	t.Run("DeadUpstream", func(t *testing.T) { testDeadUpstream(t, n) })
 	t.Run("Translation", func(t *testing.T) { testTranslation(t, n) })
 	t.Run("TranslationLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
+	t.Run("Advertised", func(t *testing.T) { testAdvertised(t, n) })
+	t.Run("AdvertisedLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Run", func(t *testing.T) { testRun(t, n) })
 	t.Run("RunLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("ParallelDownloads", func(t *testing.T) { testParallelDownloads(t, n, settings) })

@@ -63,6 +63,9 @@ func printStatus(w io.Writer, s appliance.Status) error {
 		s.DNS["fake"], s.DNS["real"], s.DNS["nx_domain"], s.DNS["no_data"], s.DNS["serv_fail"])
 	fmt.Fprintf(t, "dropped\t%s\n", counts(s.Drops))
 	fmt.Fprintf(t, "files\t%d open of %d\n", s.Files.Open, s.Files.Limit)
+	for _, a := range s.Advertised {
+		fmt.Fprintf(t, "advertised\ton %s: %s; %d sent, %d solicited, %d contradicted\n", a.Interface, a.What, a.Sent, a.Solicited, a.Contradicted)
+	}
 	for _, r := range s.Resolvers {
 		state := fmt.Sprintf("%.1f ms", r.RTT*1000)
 		if r.Down {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// advertiseSettings are those of a gateway that a LAN of IPv6 alone needs no
+// other router for.
+const advertiseSettings = `
+[lan]
+interfaces = ["lan0", "lan6"]
+[advertise]
+interfaces = ["lan6"]
+router     = true
+prefixes   = true
+[dns]
+upstreams = ["udp://203.0.113.53:53"]
+`
+
+// testAdvertised has a host that knows nothing but what routers tell it.
+func testAdvertised(t *testing.T, n *namespaces) {
+	if _, err := exec.LookPath("rdisc6"); err != nil {
+		t.Skip("needs what scripts/setup installs: ", err)
+	}
+	n.run(t, "lan6", "sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra_rt_info_max_plen=128")
+	n.run(t, "lan6", "ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
+	n.run(t, "lan6", "ip", "-6", "route", "flush", "default")
+	defer func() {
+		n.run(t, "lan6", "sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra_rt_info_max_plen=0")
+		n.run(t, "lan6", "ip", "-6", "route", "flush", "proto", "ra")
+		n.run(t, "lan6", "ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
+		n.run(t, "lan6", "ip", "address", "add", "fd00:77::2/64", "dev", "eth0")
+		n.run(t, "lan6", "ip", "route", "add", "default", "via", "fd00:77::1")
+	}()
+	gate := n.serve(t, "gate", advertiseSettings)
+	t.Run("Told", func(t *testing.T) { testTold(t, n) })
+	t.Run("Used", func(t *testing.T) { testUsed(t, n) })
+	gate.stop(t)
+	n.awaitRoutes(t, "lan6", "proto ra", func(routes string) bool { return routes == "" })
+	if addresses := n.run(t, "lan6", "ip", "-6", "address", "show", "dev", "eth0", "scope", "global"); !strings.Contains(addresses, "fd00:77::") {
+		t.Errorf("the host has lost its address:\n%s", addresses)
+	}
+	t.Run("Killed", func(t *testing.T) {
+		gate := n.serve(t, "gate", advertiseSettings)
+		n.awaitRoutes(t, "lan6", "2001:2::/48", func(routes string) bool { return routes != "" })
+		gate.kill(t)
+		n.run(t, "gate", n.binary, "cleanup", "--config", n.config("gate"))
+		for _, seconds := range regexp.MustCompile(`expires (\d+)sec`).FindAllStringSubmatch(n.run(t, "lan6", "ip", "-6", "route", "show", "proto", "ra"), -1) {
+			if left, err := strconv.Atoi(seconds[1]); err != nil || left > 600 {
+				t.Errorf("a dead router is believed for %s s", seconds[1])
+			}
+		}
+	})
+}
+
+// testTold wants a host that solicits to be told all.
+func testTold(t *testing.T, n *namespaces) {
+	told := n.run(t, "lan6", "rdisc6", "--single", "--retry", "5", "eth0")
+	for _, want := range []string{
+		`Router lifetime\s*:\s*600 `,
+		`Prefix\s*: fd00:77::/64\n  On-link\s*:\s*Yes\n  Autonomous address conf.:\s*Yes\n  Valid time\s*:\s*5400 .*\n  Pref. time\s*:\s*2700 `,
+		`Route\s*: 2001:2::/48\n.*\n  Route lifetime\s*:\s*600 `,
+		`Route\s*: 64:ff9b::/96\n`,
+		`Recursive DNS server\s*: fd00:77::1\n  DNS server lifetime\s*:\s*600 `,
+		` from fe80:`,
+	} {
+		if !regexp.MustCompile(want).MatchString(told) {
+			t.Errorf("no %q in\n%s", want, told)
+		}
+	}
+	s := n.status(t)
+	if len(s.Advertised) != 1 || s.Advertised[0].Sent == 0 || s.Advertised[0].Solicited == 0 ||
+		!strings.HasSuffix(s.Advertised[0].What, "NAT64 64:ff9b::/96") {
+		t.Errorf("status has %+v", s.Advertised)
+	}
+}
+
+// testUsed has the host use what it was told.
+func testUsed(t *testing.T, n *namespaces) {
+	for _, pool := range []string{"2001:2::/48", "64:ff9b::/96", "default"} {
+		n.awaitRoutes(t, "lan6", pool, func(routes string) bool {
+			return strings.Contains(routes, "proto ra") && strings.Contains(routes, "via fe80:")
+		})
+	}
+	for _, host := range []string{"v4only.test", "[64:ff9b::203.0.113.80]"} {
+		if greeting := n.run(t, "lan6", "curl", "-sS", "http://"+host+"/"); !strings.HasSuffix(greeting, "(IPv4 only) greets 203.0.113.1\n") {
+			t.Errorf("at %s the server said %q", host, greeting)
+		}
+	}
+	if from := n.run(t, "lan6", "ip", "-6", "route", "get", "2001:2::99"); !strings.Contains(from, "src fd00:77:") {
+		t.Errorf("the host has no address of its own:\n%s", from)
+	}
+}
+
+// awaitRoutes waits until the IPv6 routes of a host that match suit.
+func (n *namespaces) awaitRoutes(t *testing.T, host, match string, suit func(routes string) bool) {
+	t.Helper()
+	var routes string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		routes = n.run(t, host, append([]string{"ip", "-6", "route", "show"}, strings.Fields(match)...)...)
+		if suit(routes) {
+			return
+		}
+	}
+	t.Fatalf("on %s the routes of %s are\n%s", host, match, routes)
+}
