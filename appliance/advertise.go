@@ -16,7 +16,6 @@ import (
 
 	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
-	"sixgate/socks/nat64"
 )
 
 // maxResolvers is as many DNS servers as hosts need to be told of (RFC 8106,
@@ -50,7 +49,7 @@ func (m *machine) advertised(c *config.Config, l lan) (told advert.Message) {
 	for _, ip := range m.resolvers(c, l) {
 		tell(advert.Resolver, netip.PrefixFrom(ip, ip.BitLen()))
 	}
-	if p, ok := m.translator(); ok {
+	if p, ok := m.ownNAT64(); ok {
 		tell(advert.NAT64, p)
 	}
 	return told
@@ -78,16 +77,6 @@ func (m *machine) resolvers(c *config.Config, l lan) (found []netip.Addr) {
 		return 1
 	})
 	return found[:min(len(found), maxResolvers)]
-}
-
-// translator returns the prefix behind which the gateway is a NAT64. That is
-// the well-known one where it is the gateway's.
-func (m *machine) translator() (netip.Prefix, bool) {
-	if len(m.literals) == 0 {
-		return netip.Prefix{}, false
-	}
-	last := m.literals[len(m.literals)-1]
-	return netip.PrefixFrom(last.Addr(), nat64.WellKnown().Bits()), true
 }
 
 // sending is a sender that runs.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
 	"sixgate/appliance/host"
 	"sixgate/dnsfake"
@@ -172,10 +173,14 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	if err == nil {
 		err = hostError(a.parts.senders.set(ctx, tasks, a.config(), a.machine.Load()))
 	}
+	routers := a.listenRouters(ctx, tasks)
 	if err == nil {
 		a.listenSight(ctx, tasks)
 		tasks.Go(func() error {
-			return host.Watch(ctx, func() { a.follow(ctx, tasks, network, dns) })
+			return host.Watch(ctx, func() {
+				a.follow(ctx, tasks, network, dns)
+				routers(a.machine.Load().uplinks)
+			})
 		})
 		tasks.Go(func() error { return a.live(ctx) })
 		tasks.Go(func() error { return returnMemory(ctx) })
@@ -230,6 +235,23 @@ func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsS
 		}
 	}
 	return dns.set(ctx, a.machine.Load().listenDNS(a.config()))
+}
+
+// listenRouters starts a task that finds the network's NAT64 in what routers
+// advertise, where it is to be found. It returns how to tell it at which
+// interfaces. Without the right to do so, DNS alone is asked.
+func (a *Appliance) listenRouters(ctx context.Context, tasks *errgroup.Group) (follow func(uplinks []int)) {
+	if !a.config().Direct.NAT64.Find {
+		return func([]int) {}
+	}
+	link, err := advert.OpenAll()
+	if err != nil {
+		a.Logger.Warn("the NAT64 of the network is asked of DNS alone", "err", rawError(err))
+		return func([]int) {}
+	}
+	l := advert.NewListener(link, a.parts.translator.hear, a.Logger)
+	tasks.Go(func() error { return l.Run(ctx) })
+	return l.Follow
 }
 
 // listenSight starts tasks that show how the gateway is. It runs without them,

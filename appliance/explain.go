@@ -226,9 +226,10 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 			e.say("%s is not dialled: %v.", ip, err)
 			continue
 		}
-		far := nat64.Through(a.parts.translator.prefix(), ip)
+		translator, how := a.parts.translator.known()
+		far := nat64.Through(translator, ip)
 		if far != ip {
-			e.say("The uplink has no IPv4: %s is dialled as %s, through the NAT64 of the network.", ip, far)
+			e.say("The uplink has no IPv4: %s is dialled as %s, through the NAT64 of the network: %s.", ip, far, how)
 		}
 		e.say("%s may be dialled: a connection of type %s.", ip, gateway.TypeOf(client, far))
 		if uplink := a.machine.Load().uplink; far.Is4() && !uplink.IPv4 || far.Is6() && !uplink.IPv6 {

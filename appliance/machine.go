@@ -14,10 +14,11 @@ import (
 // machine is what the gateway must know of the machine it runs on, as one
 // survey found it. It does not change.
 type machine struct {
-	ipv6   bool // it can have IPv6 addresses at all
-	uplink dnsfake.Families
-	lan    []lan
-	own    []netip.Addr // its addresses
+	ipv6    bool // it can have IPv6 addresses at all
+	uplink  dnsfake.Families
+	uplinks []int // interfaces with an IPv6 default route, by index
+	lan     []lan
+	own     []netip.Addr // its addresses
 
 	// denied is what no client may reach through the gateway, besides what is
 	// denied on every machine: the gateway itself, and the served networks,
@@ -54,9 +55,11 @@ func survey(c *config.Config) (*machine, error) {
 	if m.ipv6, err = host.IPv6(); err != nil {
 		return nil, err
 	}
-	if m.uplink.IPv4, m.uplink.IPv6, err = host.Uplink(append([]string{c.TUN.Name}, c.LAN.Interfaces...)...); err != nil {
+	ipv4, ipv6, err := host.Uplink(append([]string{c.TUN.Name}, c.LAN.Interfaces...)...)
+	if err != nil {
 		return nil, err
 	}
+	m.uplink, m.uplinks = dnsfake.Families{IPv4: len(ipv4) > 0, IPv6: len(ipv6) > 0}, ipv6
 	for _, name := range c.LAN.Interfaces {
 		addresses, err := host.Addresses(name)
 		if err != nil {

@@ -103,6 +103,9 @@ func statusHTML(s Status, clients []Client, now time.Time, explained string) str
 		{"configuration", cmp.Or(s.Config, "none: the defaults")}, {"in force for", age(now, s.Loaded).String()},
 		{"handover to the kernel", s.Handover}, {"open files", fmt.Sprintf("%d of %d", s.Files.Open, s.Files.Limit)},
 	}
+	if s.NAT64 != "" {
+		machine = append(machine, row{"NAT64 of the network", s.NAT64})
+	}
 	for _, a := range s.Advertised {
 		machine = append(machine, row{"advertised on " + a.Interface, a.What})
 	}

@@ -57,6 +57,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	p.translator = &translator{
 		fixed: c.Direct.NAT64.Prefix, find: c.Direct.NAT64.Find,
 		resolver: p.resolver, current: current, logger: logger, changed: make(chan struct{}, 1),
+		own: func() []netip.Prefix { m := current(); return append(m.pools(c), m.literals...) },
 	}
 	first, err := newPolicy(c, p.resolver, p.translator, current, logger)
 	if err != nil {

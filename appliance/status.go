@@ -20,6 +20,7 @@ type Status struct {
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
 	Uplink  string    `json:"uplink"` // families with a default route
+	NAT64   string    `json:"nat64"`  // by which IPv4 is reached, and how that is known; "": not needed, or none
 	LAN     string    `json:"lan"`    // interfaces served, with their clients' families
 	Config  string    `json:"config"` // the file in force; "": the built-in defaults
 	Loaded  time.Time `json:"loaded"` // when that came into force
@@ -146,6 +147,7 @@ func (a *Appliance) Status() Status {
 		Config:  p.config.File,
 		Loaded:  p.since,
 		Uplink:  familyNames(m.uplink),
+		NAT64:   a.parts.translator.String(),
 		LAN:     m.String(),
 		Names:   Names{Mapped: a.parts.table.Len(), Room: a.parts.table.Cap()},
 		Hops:    a.hops(),

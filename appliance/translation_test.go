@@ -1,12 +1,7 @@
 package appliance
 
 import (
-	"context"
-	"errors"
-	"log/slog"
-	"net"
 	"net/netip"
-	"reflect"
 	"testing"
 
 	"sixgate/appliance/config"
@@ -64,58 +59,5 @@ func TestLiterals(t *testing.T) {
 				t.Errorf("clients discover %q, want %q", discovered, c.discovered)
 			}
 		})
-	}
-}
-
-// answers is a resolver that has them for every name.
-type answers struct {
-	ips []netip.Addr
-	err error
-}
-
-func (a *answers) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	return a.ips, a.err
-}
-
-// TestTranslator follows the NAT64 of a network.
-func TestTranslator(t *testing.T) {
-	world, m := &answers{}, &machine{uplink: only6}
-	r := &translator{find: true, resolver: world, current: func() *machine { return m }, logger: slog.New(slog.DiscardHandler)}
-	for _, c := range []struct {
-		what   string
-		answer string
-		err    error
-		uplink dnsfake.Families
-		want   string
-	}{
-		{"nobody answers yet", "", errors.New("nobody"), only6, ""},
-		{"one is found", "64:ff9b::192.0.0.170", nil, only6, "64:ff9b::/96"},
-		{"nobody answers", "", errors.New("nobody"), only6, "64:ff9b::/96"},
-		{"it is another", "2001:db8:64::192.0.0.171", nil, only6, "2001:db8:64::/96"},
-		{"the uplink has IPv4", "2001:db8:64::192.0.0.171", nil, dual, ""},
-		{"the uplink has nothing", "2001:db8:64::192.0.0.171", nil, dnsfake.Families{}, ""},
-		{"a forged one", "2001:db8::1", nil, only6, ""},
-		{"it is back", "64:ff9b::192.0.0.170", nil, only6, "64:ff9b::/96"},
-		{"it is gone", "", &net.DNSError{IsNotFound: true}, only6, ""},
-	} {
-		world.ips, world.err, m.uplink = nil, c.err, c.uplink
-		if c.answer != "" {
-			world.ips = []netip.Addr{netip.MustParseAddr(c.answer)}
-		}
-		r.ask(t.Context())
-		var want netip.Prefix
-		if c.want != "" {
-			want = netip.MustParsePrefix(c.want)
-		}
-		if got := r.prefix(); !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: the prefix is %v, want %q", c.what, got, c.want)
-		}
-	}
-	fixed := &translator{fixed: netip.MustParsePrefix("64:ff9b::/96"), current: func() *machine { return m }}
-	if got := fixed.prefix(); got != fixed.fixed {
-		t.Errorf("the configured prefix is %v", got)
-	}
-	if err := fixed.run(t.Context()); err != nil {
-		t.Error(err)
 	}
 }

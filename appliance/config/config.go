@@ -134,7 +134,7 @@ type Direct struct {
 // dialled while the uplink has IPv6 only.
 type NAT64 struct {
 	Prefix netip.Prefix // of RFC 6052, section 2.2; invalid: none is known
-	Find   bool         // ask the network for the prefix (RFC 7050)
+	Find   bool         // ask the network for the prefix (RFC 8781, RFC 7050)
 }
 
 // Prefer is the family that is dialled first, or alone.

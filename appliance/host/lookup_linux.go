@@ -60,25 +60,25 @@ func IPv6() (bool, error) {
 	return disabled == "0", err
 }
 
-// Uplink reports the families that have a default route in the main table,
-// other than by the interfaces excluded.
-func Uplink(exclude ...string) (ipv4, ipv6 bool, err error) {
-	if ipv4, err = hasDefault(netlink.FAMILY_V4, exclude); err != nil {
-		return false, false, fmt.Errorf("looking for an IPv4 default route: %w", err)
+// Uplink returns the interfaces, by index, that the default routes of each
+// family in the main table lead to, without those excluded by name.
+func Uplink(exclude ...string) (ipv4, ipv6 []int, err error) {
+	if ipv4, err = defaults(netlink.FAMILY_V4, exclude); err != nil {
+		return nil, nil, fmt.Errorf("looking for an IPv4 default route: %w", err)
 	}
-	if ipv6, err = hasDefault(netlink.FAMILY_V6, exclude); err != nil {
-		return false, false, fmt.Errorf("looking for an IPv6 default route: %w", err)
+	if ipv6, err = defaults(netlink.FAMILY_V6, exclude); err != nil {
+		return nil, nil, fmt.Errorf("looking for an IPv6 default route: %w", err)
 	}
 	return ipv4, ipv6, nil
 }
 
-func hasDefault(family int, exclude []string) (bool, error) {
+func defaults(family int, exclude []string) (found []int, err error) {
 	routes, err := whole(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(family,
 			&netlink.Route{Type: unix.RTN_UNICAST}, netlink.RT_FILTER_TYPE)
 	})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, r := range routes {
 		if r.Dst != nil && prefix(r.Dst).Bits() != 0 {
@@ -90,10 +90,10 @@ func hasDefault(family int, exclude []string) (bool, error) {
 		}
 		for _, index := range hops {
 			iface, err := net.InterfaceByIndex(index)
-			if err == nil && !slices.Contains(exclude, iface.Name) {
-				return true, nil
+			if err == nil && !slices.Contains(exclude, iface.Name) && !slices.Contains(found, index) {
+				found = append(found, index)
 			}
 		}
 	}
-	return false, nil
+	return found, nil
 }

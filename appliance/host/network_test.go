@@ -234,7 +234,7 @@ func TestAdvertised(t *testing.T) {
 	for start := time.Now(); ; {
 		_, found, err := Uplink("wan1")
 		must(t, err)
-		if found {
+		if len(found) > 0 {
 			break
 		}
 		if time.Since(start) > patience {
@@ -244,11 +244,11 @@ func TestAdvertised(t *testing.T) {
 	tun(t, "sixgate0")
 	n := network(t)
 	must(t, n.Set(full()))
-	if _, found, err := Uplink(); !found || err != nil {
+	if _, found, err := Uplink(); len(found) == 0 || err != nil {
 		t.Errorf("forwarding cost the default route: %v", err)
 	}
 	must(t, n.Close())
-	if _, found, err := Uplink(); !found || err != nil {
+	if _, found, err := Uplink(); len(found) == 0 || err != nil {
 		t.Errorf("closing cost the default route: %v", err)
 	}
 }
@@ -380,7 +380,7 @@ func TestLookups(t *testing.T) {
 	uplink := func(want4, want6 bool, exclude ...string) {
 		t.Helper()
 		got4, got6, err := Uplink(exclude...)
-		if got4 != want4 || got6 != want6 || err != nil {
+		if len(got4) > 0 != want4 || len(got6) > 0 != want6 || err != nil {
 			t.Errorf("uplink without %v: %v, %v, %v", exclude, got4, got6, err)
 		}
 	}

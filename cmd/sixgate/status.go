@@ -53,6 +53,9 @@ func printStatus(w io.Writer, s appliance.Status) error {
 	fmt.Fprintf(t, "running\tfor %v, version %s\n", time.Since(s.Started).Round(time.Second), s.Version)
 	fmt.Fprintf(t, "config\t%s, in force for %v\n", cmp.Or(s.Config, "none: the defaults"), time.Since(s.Loaded).Round(time.Second))
 	fmt.Fprintf(t, "uplink\t%s\n", s.Uplink)
+	if s.NAT64 != "" {
+		fmt.Fprintf(t, "nat64\t%s\n", s.NAT64)
+	}
 	fmt.Fprintf(t, "lan\t%s\n", s.LAN)
 	fmt.Fprintf(t, "handover\t%s; %d connections went to the kernel\n", s.Handover, s.TUN["tcp_handed_back"])
 	fmt.Fprintf(t, "names\t%d mapped of %d\n", s.Names.Mapped, s.Names.Room)

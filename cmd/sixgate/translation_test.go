@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/ipv6"
 )
 
 // translationSettings are those of a gateway that finds its network's NAT64.
@@ -30,6 +33,7 @@ func testTranslation(t *testing.T, n *namespaces) {
 	gate := n.serve(t, "gate", translationSettings)
 	t.Run("Clients", func(t *testing.T) { testIPv4OfIPv6Clients(t, n) })
 	t.Run("Uplink", func(t *testing.T) { testIPv4OverIPv6Uplink(t, n, gate) })
+	t.Run("Router", func(t *testing.T) { testNAT64OfRouter(t, n, gate) })
 	gate.stop(t)
 }
 
@@ -91,6 +95,63 @@ func testIPv4OverIPv6Uplink(t *testing.T, n *namespaces, gate *process) {
 		}
 		conn.Close()
 		gate.await(t, logged, "msg=flow", "inlet=tun", "type=B")
+	}
+}
+
+// testNAT64OfRouter has routers advertise a NAT64. That of the uplink is believed
+// more than DNS, and one of the LAN is not.
+func testNAT64OfRouter(t *testing.T, n *namespaces, gate *process) {
+	n.run(t, "world", "ip", "address", "add", "2001:db8:64::203.0.113.80/128", "dev", "gate0", "nodad")
+	n.run(t, "gate", "ip", "-4", "route", "del", "default")
+	defer n.run(t, "gate", "ip", "-4", "route", "add", "default", "via", "203.0.113.254")
+	logged := gate.mark()
+	n.advertise(t, "lan6", "eth0", 600, "2001:db8:66::/96")
+	n.advertise(t, "world", "gate0", 600, "2001:db8:64::/96")
+	gate.await(t, logged, "prefix=2001:db8:64::/96")
+	if got := n.status(t).NAT64; got != "2001:db8:64::/96: its router advertises it" {
+		t.Errorf("status has %q", got)
+	}
+	told := n.run(t, "gate", n.binary, "explain", "--config", n.config("gate"), "--client", "192.168.77.2", "203.0.113.80")
+	if !strings.Contains(told, "is dialled as 2001:db8:64::cb00:7150, through the NAT64 of the network: its router advertises it") {
+		t.Errorf("explained as:\n%s", told)
+	}
+	conn, err := n.dial(t.Context(), "lan", "tcp", netip.AddrPortFrom(n.resolve(t, "lan", "v4only.test", "A"), 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := echoStream(conn); err != nil {
+		t.Error(err)
+	}
+	conn.Close()
+	back := gate.mark()
+	n.advertise(t, "world", "gate0", 0, "2001:db8:64::/96")
+	gate.await(t, back, "prefix=64:ff9b::/96")
+	if tail := gate.tail(); strings.Contains(tail, "2001:db8:66::") {
+		t.Errorf("a client of the LAN was believed:\n%s", tail)
+	}
+}
+
+// advertise sends a router advertisement from a host, with the prefix of a NAT64
+// (RFC 8781) and its lifetime in seconds.
+func (n *namespaces) advertise(t *testing.T, host, iface string, lifetime uint16, prefix string) {
+	t.Helper()
+	message := []byte{134, 15: 0, 38, 2}
+	message = binary.BigEndian.AppendUint16(message, lifetime/8<<3)
+	message = append(message, netip.MustParsePrefix(prefix).Addr().AsSlice()[:12]...)
+	_, err := within(n, host, func() (struct{}, error) {
+		conn, err := net.ListenPacket("ip6:ipv6-icmp", "::")
+		if err != nil {
+			return struct{}{}, err
+		}
+		defer conn.Close()
+		if err := ipv6.NewPacketConn(conn).SetMulticastHopLimit(255); err != nil {
+			return struct{}{}, err
+		}
+		_, err = conn.WriteTo(message, &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: iface})
+		return struct{}{}, err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
