@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -126,7 +129,7 @@ func TestParsePeer(t *testing.T) {
 
 func TestNamesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
-	for _, s := range scenarios() {
+	for _, s := range append(scenarios(), transfers()...) {
 		if seen[s.name] {
 			t.Errorf("two scenarios are called %s", s.name)
 		}
@@ -142,12 +145,16 @@ func TestNamesAreUnique(t *testing.T) {
 
 func TestServerAnswersItsNames(t *testing.T) {
 	for _, test := range []struct {
-		qtype   dnsmessage.Type
-		answers int
-	}{{dnsmessage.TypeA, 1}, {dnsmessage.TypeAAAA, 0}, {dnsmessage.TypeHTTPS, 0}} {
+		name  string
+		qtype dnsmessage.Type
+		want  string
+	}{
+		{serverName, dnsmessage.TypeA, serverAddr}, {serverName, dnsmessage.TypeAAAA, ""}, {serverName, dnsmessage.TypeHTTPS, ""},
+		{serverName6, dnsmessage.TypeA, ""}, {serverName6, dnsmessage.TypeAAAA, serverAddr6}, {serverName6, dnsmessage.TypeHTTPS, ""},
+	} {
 		query := dnsmessage.Message{
 			Header:    dnsmessage.Header{ID: 77, RecursionDesired: true},
-			Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("server.test."), Type: test.qtype, Class: dnsmessage.ClassINET}},
+			Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(test.name + "."), Type: test.qtype, Class: dnsmessage.ClassINET}},
 		}
 		packed, err := query.Pack()
 		if err != nil {
@@ -161,11 +168,17 @@ func TestServerAnswersItsNames(t *testing.T) {
 		if err := reply.Unpack(text); err != nil {
 			t.Fatal(err)
 		}
-		if reply.ID != 77 || !reply.Response || len(reply.Answers) != test.answers {
-			t.Errorf("%v: got %+v", test.qtype, reply)
+		var got string
+		for _, answer := range reply.Answers {
+			switch body := answer.Body.(type) {
+			case *dnsmessage.AResource:
+				got += netip.AddrFrom4(body.A).String()
+			case *dnsmessage.AAAAResource:
+				got += netip.AddrFrom16(body.AAAA).String()
+			}
 		}
-		if test.answers == 1 && netip.AddrFrom4(reply.Answers[0].Body.(*dnsmessage.AResource).A).String() != serverAddr {
-			t.Errorf("got %+v", reply.Answers)
+		if reply.ID != 77 || !reply.Response || got != test.want {
+			t.Errorf("%s, %v: got %+v, want %q", test.name, test.qtype, reply, test.want)
 		}
 	}
 	if reply, err := answerName([]byte{1, 2, 3}); err == nil {
@@ -245,6 +258,54 @@ func TestRunsInNamespacesOfItsOwn(t *testing.T) {
 	}
 	if left, err := filepath.Glob(fmt.Sprintf("/run/netns/bench%d-*", os.Getpid())); len(left) > 0 || err != nil {
 		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+// TestTransfersAreWhole runs the gateway as it is built, over links that cut and
+// join packets in all ways.
+func TestTransfersAreWhole(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: makes network namespaces")
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skip("sixgate needs a TUN device: ", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{self: self, sixgate: filepath.Join(t.TempDir(), "sixgate")}
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", b.sixgate, "sixgate/cmd/sixgate").CombinedOutput(); err != nil {
+		t.Fatalf("building sixgate: %v\n%s", err, out)
+	}
+	for _, pair := range [][2]string{
+		{"sixgate", "whole/on-6-up"}, {"sixgate", "whole/nogro-4-down"}, {"sixgate", "whole/off-6-down"},
+		{"sixgate-handover", "whole/nogro-6-up"},
+	} {
+		c := choose(b.builtin(), pair[0], func(c contestant) string { return c.name })[0]
+		s := choose(transfers(), pair[1], func(s scenario) string { return s.name })[0]
+		s.n = 8
+		got, err := b.once(t.Context(), s, c)
+		if err != nil {
+			t.Errorf("%s, %s: %v", s.name, c.name, err)
+		} else if want := float64(s.n << 20); got.Bytes != want {
+			t.Errorf("%s, %s: carried %v bytes, want %v", s.name, c.name, got.Bytes, want)
+		}
+	}
+}
+
+func TestTransferComparesDigests(t *testing.T) {
+	mine := []byte("what was sent")
+	for theirs, ok := range map[string]bool{string(mine): true, "what came": false, "what was sent?": false, "": false} {
+		client, server := net.Pipe()
+		go func() { defer server.Close(); io.WriteString(server, theirs) }()
+		got, err := transfer(client, 3, func(_ net.Conn, size int64) ([]byte, error) { return mine, nil })
+		if (err == nil) != ok {
+			t.Errorf("%q against %q: got %v", mine, theirs, err)
+		}
+		if ok && got.Bytes != 3<<20 {
+			t.Errorf("carried %v bytes, want 3 MiB", got.Bytes)
+		}
 	}
 }
 

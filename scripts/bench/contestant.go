@@ -23,6 +23,7 @@ type contestant struct {
 	name    string
 	about   string                                                  // how it is set up
 	host    string                                                  // what the client connects to
+	host6   string                                                  // likewise by IPv6; "": nothing
 	prepare func(ctx context.Context) error                         // its error is why the contestant stays out; may be nil
 	start   func(ctx context.Context, n *network) (*process, error) // the process may be nil
 }
@@ -44,12 +45,14 @@ func (b *bench) builtin() []contestant {
 		name:    "sixgate",
 		about:   "as shipped, every name has a fake address",
 		host:    serverName,
+		host6:   serverName6,
 		prepare: b.findSixgate,
 		start:   b.startSixgate("off"),
 	}, {
 		name:    "sixgate-handover",
 		about:   "the same, leaving dialled connections to the kernel",
 		host:    serverName,
+		host6:   serverName6,
 		prepare: b.findSixgate,
 		start:   b.startSixgate("on"),
 	}, {

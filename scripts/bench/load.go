@@ -45,6 +45,7 @@ type done struct {
 func load(ctx context.Context, args []string) error {
 	kinds := map[string]func(context.Context, netip.Addr, int, time.Duration) (done, error){
 		"up": up, "down": down, "connect": connect, "request": request, "idle": idle, "churn": churn,
+		"whole-up": wholeUp, "whole-down": wholeDown,
 		"small": letters(message), "large": letters(large), "single": send(false), "bundled": send(true), "silent": silent,
 	}
 	if len(args) != 4 || kinds[args[0]] == nil {
@@ -82,8 +83,12 @@ func reach(ctx context.Context, host string) (netip.Addr, error) {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(lanAddr, strconv.Itoa(dnsPort)))
 	}}
+	network := "ip4"
+	if host == serverName6 {
+		network = "ip6"
+	}
 	for {
-		addrs, err := resolver.LookupNetIP(ctx, "ip4", host)
+		addrs, err := resolver.LookupNetIP(ctx, network, host)
 		if err == nil {
 			if err = echoOnce(ctx, addrs[0]); err == nil {
 				return addrs[0], nil
@@ -104,7 +109,7 @@ func dial(ctx context.Context, server netip.Addr, port uint16) (net.Conn, error)
 	if proxy, ok := ctx.Value(proxied{}).(string); ok {
 		return dialSOCKS(ctx, proxy, dest)
 	}
-	return new(net.Dialer).DialContext(ctx, "tcp4", dest.String())
+	return new(net.Dialer).DialContext(ctx, "tcp", dest.String())
 }
 
 // echoOnce is a short connection: connect, one exchange, close.

@@ -80,7 +80,7 @@ func parse(args []string) (*bench, error) {
 	flags.DurationVar(&b.seconds, "time", 3*time.Second, "how long one run loads the gateway")
 	flags.StringVar(&b.congestion, "congestion", "", "how kernel TCP controls congestion, such as cubic (default: as on this machine)")
 	only := flags.String("contestants", "*", "patterns, with commas; SOCKS servers, such as socks-*, only take part when named")
-	where := flags.String("scenarios", "*", "patterns, with commas, such as on/*,connections")
+	where := flags.String("scenarios", "*", "patterns, with commas, such as on/*,connections; whole/* only when named")
 	flags.BoolVar(&b.list, "list", false, "only list contestants and scenarios")
 	var peers []contestant
 	flags.Func("peer", "name=command of another program that reads a TUN device; {tun} and {wan} become the names of devices", func(text string) error {
@@ -99,7 +99,11 @@ func parse(args []string) (*bench, error) {
 		all = append(all, b.servers()...)
 	}
 	b.contestants = choose(all, *only, func(c contestant) string { return c.name })
-	b.scenarios = choose(scenarios(), *where, func(s scenario) string { return s.name })
+	loads := scenarios()
+	if b.list || *where != "*" {
+		loads = append(loads, transfers()...)
+	}
+	b.scenarios = choose(loads, *where, func(s scenario) string { return s.name })
 	if len(b.contestants) == 0 || len(b.scenarios) == 0 {
 		return nil, errors.New("reading the command line: nothing matches, see -list")
 	}

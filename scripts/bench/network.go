@@ -15,12 +15,18 @@ import (
 // The addresses of the network, which are the same in each run:
 //
 //	client 192.168.88.2 -- lan0 gate wan0 203.0.113.1 -- 203.0.113.80 server
+//	         fd00:88::2                 2001:db8::1      2001:db8::80
 const (
-	clientAddr = "192.168.88.2"
-	lanAddr    = "192.168.88.1"
-	wanAddr    = "203.0.113.1"
-	serverAddr = "203.0.113.80"
-	serverName = "server.test"
+	clientAddr  = "192.168.88.2"
+	lanAddr     = "192.168.88.1"
+	wanAddr     = "203.0.113.1"
+	serverAddr  = "203.0.113.80"
+	serverName  = "server.test"
+	clientAddr6 = "fd00:88::2"
+	lanAddr6    = "fd00:88::1"
+	wanAddr6    = "2001:db8::1"
+	serverAddr6 = "2001:db8::80"
+	serverName6 = "server6.test"
 )
 
 // links is how the two cables of a network are.
@@ -79,9 +85,18 @@ func (n *network) build(ctx context.Context, l links) error {
 		return err
 	}
 	for host, addresses := range map[string]string{
-		"client": "address add " + clientAddr + "/24 dev eth0\nroute add default via " + lanAddr,
-		"gate":   "address add " + lanAddr + "/24 dev lan0\naddress add " + wanAddr + "/24 dev wan0",
-		"server": "address add " + serverAddr + "/24 dev eth0\nroute add default via " + wanAddr,
+		"client": `address add ` + clientAddr + `/24 dev eth0
+address add ` + clientAddr6 + `/64 dev eth0
+route add default via ` + lanAddr + `
+route add default via ` + lanAddr6,
+		"gate": `address add ` + lanAddr + `/24 dev lan0
+address add ` + lanAddr6 + `/64 dev lan0
+address add ` + wanAddr + `/24 dev wan0
+address add ` + wanAddr6 + `/64 dev wan0`,
+		"server": `address add ` + serverAddr + `/24 dev eth0
+address add ` + serverAddr6 + `/64 dev eth0
+route add default via ` + wanAddr + `
+route add default via ` + wanAddr6,
 	} {
 		if err := execute(ctx, addresses, "ip", "-n", n.host(host), "-batch", "-"); err != nil {
 			return err

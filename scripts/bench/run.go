@@ -72,6 +72,13 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 	length := b.seconds * time.Duration(max(1, s.times))
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+rest+2*length)
 	defer cancel()
+	host := c.host
+	if s.six {
+		host = c.host6
+	}
+	if host == "" {
+		return r, errors.New("takes no IPv6 here")
+	}
 	work, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return r, err
@@ -96,7 +103,7 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 	}
 	defer program.stop()
 	// The first connection shows that all is up, and is not counted.
-	first, _, err := n.load(ctx, c.host, "idle", 1, 0)
+	first, _, err := n.load(ctx, host, "idle", 1, 0)
 	if err != nil {
 		return r, fmt.Errorf("%w%s", err, program.lastWords())
 	}
@@ -105,7 +112,7 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 	if err != nil {
 		return r, err
 	}
-	client, result, err := n.load(ctx, c.host, s.load, s.n, length)
+	client, result, err := n.load(ctx, host, s.load, s.n, length)
 	if err != nil {
 		return r, fmt.Errorf("%w%s", err, program.lastWords())
 	}

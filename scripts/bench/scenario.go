@@ -12,7 +12,8 @@ type scenario struct {
 	table *table // of the report, to which it adds rows
 	links links
 	load  string // what the client does, see load
-	n     int    // over how many connections
+	n     int    // over how many connections; how many MiB, where each byte is checked
+	six   bool   // by IPv6
 	times int    // how many times as long as others, to outlast slow starts; 0 is once
 }
 

@@ -17,6 +17,7 @@ const (
 	echoPort    = 7  // RFC 862
 	discardPort = 9  // RFC 863, but says every so often how much has come
 	chargenPort = 19 // RFC 864, but its characters are zeros
+	digestPort  = 99 // see digest
 	dnsPort     = 53 // all names are the server's
 )
 
@@ -31,9 +32,9 @@ const (
 // serve is the server until ctx ends. It prints a line when it is ready.
 func serve(ctx context.Context, _ []string) error {
 	for port, answer := range map[int]func(*net.TCPConn) error{
-		echoPort: echo, discardPort: discard, chargenPort: chargen,
+		echoPort: echo, discardPort: discard, chargenPort: chargen, digestPort: digest,
 	} {
-		listener, err := net.ListenTCP("tcp4", &net.TCPAddr{Port: port})
+		listener, err := net.ListenTCP("tcp", &net.TCPAddr{Port: port})
 		if err != nil {
 			return err
 		}
@@ -123,8 +124,8 @@ func answerNames(conn *net.UDPConn) {
 	}
 }
 
-// answerName answers a DNS query: each name has the server's IPv4 address and
-// nothing else.
+// answerName answers a DNS query: serverName6 has the server's IPv6 address, any
+// other name its IPv4 address, and none has anything else.
 func answerName(query []byte) ([]byte, error) {
 	var parser dnsmessage.Parser
 	header, err := parser.Start(query)
@@ -139,11 +140,12 @@ func answerName(query []byte) ([]byte, error) {
 		Header:    dnsmessage.Header{ID: header.ID, Response: true, RecursionDesired: header.RecursionDesired, RecursionAvailable: true},
 		Questions: []dnsmessage.Question{question},
 	}
-	if question.Type == dnsmessage.TypeA {
-		reply.Answers = []dnsmessage.Resource{{
-			Header: dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60},
-			Body:   &dnsmessage.AResource{A: netip.MustParseAddr(serverAddr).As4()},
-		}}
+	answer := dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60}
+	switch six := question.Name.String() == serverName6+"."; {
+	case six && question.Type == dnsmessage.TypeAAAA:
+		reply.Answers = []dnsmessage.Resource{{Header: answer, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(serverAddr6).As16()}}}
+	case !six && question.Type == dnsmessage.TypeA:
+		reply.Answers = []dnsmessage.Resource{{Header: answer, Body: &dnsmessage.AResource{A: netip.MustParseAddr(serverAddr).As4()}}}
 	}
 	return reply.Pack()
 }
