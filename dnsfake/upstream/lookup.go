@@ -21,6 +21,44 @@ import (
 // there is no such name or no such address, else IsTemporary, with IsTimeout
 // when no server answered in time. It is EHOSTUNREACH to errors.Is.
 func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error) {
+	shares, err := r.shares(network, name)
+	if err != nil {
+		return nil, err
+	}
+	var answers []*answer
+	for _, s := range shares {
+		a, err := s.waitToConnect(ctx)
+		if err != nil {
+			a = &answer{err: err}
+		}
+		answers = append(answers, a)
+	}
+	addrs, err := addrsOf(name, answers)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("looking up %s: %w", name, context.Cause(ctx))
+	}
+	return addrs, err
+}
+
+// KnownNetIP returns what LookupNetIP would, where that need not wait.
+func (r *Resolver) KnownNetIP(network, name string) (ips []netip.Addr, known bool, err error) {
+	shares, err := r.shares(network, name)
+	if err != nil {
+		return nil, true, err
+	}
+	var answers []*answer
+	for _, s := range shares {
+		if !s.serves() {
+			return nil, false, nil
+		}
+		answers = append(answers, s.known)
+	}
+	ips, err = addrsOf(name, answers)
+	return ips, true, err
+}
+
+// shares returns one for each type of address in network.
+func (r *Resolver) shares(network, name string) ([]share, error) {
 	var qtypes []uint16
 	switch network {
 	case "ip":
@@ -36,13 +74,15 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]net
 	for _, qtype := range qtypes {
 		shares = append(shares, r.join(question{name: lowerName(name), qtype: qtype, qclass: dns.ClassINET}))
 	}
+	return shares, nil
+}
+
+// addrsOf returns the addresses in answers, or why there are none.
+func addrsOf(name string, answers []*answer) ([]netip.Addr, error) {
 	var addrs []netip.Addr
 	var failed error
-	for _, s := range shares {
-		a, err := s.waitToConnect(ctx)
+	for _, a := range answers {
 		switch {
-		case err != nil:
-			failed = err
 		case a.err != nil:
 			failed = a.err
 		case !a.definite():
@@ -54,8 +94,6 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, name string) ([]net
 	switch {
 	case len(addrs) > 0:
 		return addrs, nil
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("looking up %s: %w", name, context.Cause(ctx))
 	case failed != nil:
 		return nil, &net.DNSError{Name: name, Err: failed.Error(), UnwrapErr: syscall.EHOSTUNREACH,
 			IsTemporary: true, IsTimeout: errors.Is(failed, syscall.ETIMEDOUT)}
@@ -93,8 +131,11 @@ func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error
 // waitToConnect is wait for who wants to connect: stale addresses serve at once,
 // but what was not there may be by now.
 func (s share) waitToConnect(ctx context.Context) (*answer, error) {
-	if s.known != nil && len(s.known.addrs) > 0 {
+	if s.serves() {
 		return s.known, nil
 	}
 	return s.wait(ctx)
 }
+
+// serves reports whether what is known serves who wants to connect.
+func (s share) serves() bool { return s.known != nil && (s.job == nil || len(s.known.addrs) > 0) }

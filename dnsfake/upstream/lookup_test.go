@@ -55,3 +55,25 @@ func TestLookupAddr(t *testing.T) {
 		}
 	}
 }
+
+// TestKnownNetIP has no answer, fresh ones, and stale ones, of which that there
+// was no address is to be asked for again.
+func TestKnownNetIP(t *testing.T) {
+	clock := newClock()
+	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
+	r := resolver(t, Config{Now: clock.now}, server.Server)
+	check := func(when, network string, want bool) {
+		t.Helper()
+		ips, known, err := r.KnownNetIP(network, "a.example")
+		if known != want || known && (slices.Contains(ips, addrs("192.0.2.1")[0]) != (network == "ip4")) || known && (err == nil) != (network == "ip4") {
+			t.Errorf("%s of %s: %v, known %v, %v", when, network, ips, known, err)
+		}
+	}
+	for _, network := range []string{"ip4", "ip6"} {
+		check("no answer", network, false)
+		r.LookupNetIP(t.Context(), network, "a.example")
+		check("a fresh answer", network, true)
+		clock.add(time.Hour)
+		check("a stale answer", network, network == "ip4")
+	}
+}

@@ -24,8 +24,8 @@ const (
 var errNoAddress = fmt.Errorf("no address of a family in use: %w", syscall.EHOSTUNREACH)
 
 // race connects to the first of several addresses that answers (Happy Eyeballs
-// version 2, RFC 8305). One goroutine runs it; each look-up and each attempt
-// has its own, and reports by a channel.
+// version 2, RFC 8305). One goroutine runs it; each look-up that has to wait
+// and each attempt that is not the last has its own, and reports by a channel.
 type race struct {
 	*Direct
 	network string // "tcp" or "udp"
@@ -70,7 +70,7 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 		network:  network,
 		dest:     dest,
 		inUse:    d.networks(),
-		answers:  make(chan answer),
+		answers:  make(chan answer, 2), // of both families
 		attempts: make(chan attempt),
 		waiting:  map[string][]netip.Addr{},
 	}
@@ -92,7 +92,12 @@ func (d *Direct) connect(ctx context.Context, network string, dest socks.Addr) (
 	if err := d.vet(dest, dest.IP); err != nil {
 		return nil, err
 	}
-	conn, err := d.dial(ctx, network, netip.AddrPortFrom(d.through(dest.IP), dest.Port))
+	return d.attempt(ctx, network, netip.AddrPortFrom(dest.IP, dest.Port))
+}
+
+// attempt connects to an address, if need be through a translator.
+func (d *Direct) attempt(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	conn, err := d.dial(ctx, network, netip.AddrPortFrom(d.through(to.Addr()), to.Port()))
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -105,6 +110,13 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 	defer timer.Stop()
 	timer.Stop()
 	for {
+		if ip, ok := r.onlyOne(); ok {
+			conn, err := r.attempt(ctx, r.network, netip.AddrPortFrom(ip, r.dest.Port))
+			if err == nil {
+				return conn, nil
+			}
+			return nil, stronger(r.failed, err)
+		}
 		if r.ready && r.startNext(ctx) {
 			r.ready = false
 			timer.Reset(attemptDelay)
@@ -133,19 +145,26 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// lookUp starts a look-up for each family in use.
+// lookUp starts a look-up for each family in use, unless the answer is known.
 func (r *race) lookUp(ctx context.Context, name string) {
+	report := func(family string, ips []netip.Addr, err error) {
+		if err != nil {
+			err = fmt.Errorf("looking up %s of %s: %w: %w", family, name, err, syscall.EHOSTUNREACH)
+		}
+		r.answers <- answer{family, ips, err}
+	}
+	knowing, _ := r.Resolver.(KnowingResolver)
 	for _, family := range r.inUse {
 		r.lookups++
+		if knowing != nil {
+			if ips, known, err := knowing.KnownNetIP(family, name); known {
+				report(family, ips, err)
+				continue
+			}
+		}
 		r.workers.Go(func() {
 			ips, err := r.Resolver.LookupNetIP(ctx, family, name)
-			if err != nil {
-				err = fmt.Errorf("looking up %s of %s: %w: %w", family, name, err, syscall.EHOSTUNREACH)
-			}
-			select {
-			case r.answers <- answer{family, ips, err}:
-			case <-ctx.Done():
-			}
+			report(family, ips, err)
 		})
 	}
 }
@@ -202,9 +221,9 @@ func (r *race) startNext(ctx context.Context) bool {
 	}
 	r.dialling++
 	r.workers.Go(func() {
-		conn, err := r.dial(ctx, r.network, netip.AddrPortFrom(r.through(ip), r.dest.Port))
+		conn, err := r.attempt(ctx, r.network, netip.AddrPortFrom(ip, r.dest.Port))
 		select {
-		case r.attempts <- attempt{conn, socks.WithErrno(err)}:
+		case r.attempts <- attempt{conn, err}:
 		case <-ctx.Done(): // lost
 			if err == nil {
 				conn.Close()
@@ -212,6 +231,15 @@ func (r *race) startNext(ctx context.Context) bool {
 		}
 	})
 	return true
+}
+
+// onlyOne takes the address that is left to try, if there is nothing to wait
+// for beside it.
+func (r *race) onlyOne() (netip.Addr, bool) {
+	if !r.ready || r.lookups > 0 || r.dialling > 0 || len(r.waiting["ip4"])+len(r.waiting["ip6"]) != 1 {
+		return netip.Addr{}, false
+	}
+	return r.next()
 }
 
 // next takes the address to try next. The families take turns (RFC 8305, section

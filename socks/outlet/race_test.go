@@ -30,6 +30,17 @@ type world struct {
 	began  time.Time
 }
 
+// knowing is a world whose resolver has at hand what it need not wait for.
+type knowing struct{ *world }
+
+func (k knowing) KnownNetIP(network, name string) (ips []netip.Addr, known bool, err error) {
+	if k.answers[network].after > 0 {
+		return nil, false, nil
+	}
+	ips, err = k.LookupNetIP(context.Background(), network, name)
+	return ips, true, err
+}
+
 type lookup struct {
 	after time.Duration
 	ips   string // with spaces between
@@ -212,10 +223,10 @@ func TestRace(t *testing.T) {
 		{what: "look-ups silent until the deadline", answers: map[string]lookup{"ip6": {after: forever}, "ip4": {after: forever}},
 			errno: syscall.ETIMEDOUT, took: 10 * time.Second},
 	} {
-		t.Run(tt.what, func(t *testing.T) {
+		run := func(t *testing.T, resolver func(*world) Resolver) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &world{answers: tt.answers, hosts: tt.hosts, began: time.Now()}
-				d := NewDirect(DirectConfig{Resolver: w, Prefer: tt.prefer, Vet: func(ip netip.Addr) error {
+				d := NewDirect(DirectConfig{Resolver: resolver(w), Prefer: tt.prefer, Vet: func(ip netip.Addr) error {
 					if strings.Contains(tt.deny, ip.String()) {
 						return fmt.Errorf("denied: %w", syscall.EACCES)
 					}
@@ -254,6 +265,10 @@ func TestRace(t *testing.T) {
 					t.Errorf("connected to %s, %d open, want %s", got, w.open, tt.want)
 				}
 			})
+		}
+		t.Run(tt.what, func(t *testing.T) {
+			t.Run("asking", func(t *testing.T) { run(t, func(w *world) Resolver { return w }) })
+			t.Run("knowing", func(t *testing.T) { run(t, func(w *world) Resolver { return knowing{w} }) })
 		})
 	}
 }

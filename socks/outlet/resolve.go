@@ -15,6 +15,12 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, name string) ([]netip.Addr, error)
 }
 
+// KnowingResolver is a Resolver that tells whether LookupNetIP would return at
+// once, and what.
+type KnowingResolver interface {
+	KnownNetIP(network, name string) (ips []netip.Addr, known bool, err error)
+}
+
 // ReverseResolver is a Resolver that looks up the names of an address, too.
 type ReverseResolver interface {
 	LookupAddr(ctx context.Context, addr string) (names []string, err error)
