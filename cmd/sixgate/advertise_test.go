@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,6 +41,7 @@ func testAdvertised(t *testing.T, n *namespaces) {
 		n.run(t, "lan6", "ip", "address", "add", "fd00:77::2/64", "dev", "eth0")
 		n.run(t, "lan6", "ip", "route", "add", "default", "via", "fd00:77::1")
 	}()
+	t.Run("BesideRadvd", func(t *testing.T) { testBesideRadvd(t, n) })
 	gate := n.serve(t, "gate", advertiseSettings)
 	t.Run("Told", func(t *testing.T) { testTold(t, n) })
 	t.Run("Used", func(t *testing.T) { testUsed(t, n) })
@@ -77,6 +82,50 @@ func testTold(t *testing.T, n *namespaces) {
 	if len(s.Advertised) != 1 || s.Advertised[0].Sent == 0 || s.Advertised[0].Solicited == 0 ||
 		!strings.HasSuffix(s.Advertised[0].What, "NAT64 64:ff9b::/96") {
 		t.Errorf("status has %+v", s.Advertised)
+	}
+}
+
+// testBesideRadvd has radvd on the gateway's machine, which makes it the default
+// router. Both are one router to hosts, and neither takes back what the other
+// has said.
+func testBesideRadvd(t *testing.T, n *namespaces) {
+	if _, err := exec.LookPath("radvd"); err != nil {
+		t.Skip("needs what scripts/setup installs: ", err)
+	}
+	gate := n.serve(t, "gate", strings.ReplaceAll(advertiseSettings, "= true", "= false"))
+	file := filepath.Join(n.dir, "radvd.conf")
+	text := "interface lan6 { AdvSendAdvert on; AdvDefaultLifetime 1800; };\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	radvd := n.command(ctx, "gate", "radvd", "-n", "-m", "stderr", "-p", filepath.Join(n.dir, "radvd.pid"), "-C", file)
+	radvd.Cancel = func() error { return radvd.Process.Signal(syscall.SIGTERM) }
+	if err := radvd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		radvd.Wait()
+	}()
+	there := func(routes string) bool { return strings.Contains(routes, "proto ra") }
+	n.awaitRoutes(t, "lan6", "default", there)
+	before := n.status(t).Advertised[0].Sent
+	n.run(t, "lan6", "rdisc6", "--single", "--retry", "5", "eth0")
+	for end := time.Now().Add(patience); n.status(t).Advertised[0].Sent == before; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the gateway does not advertise")
+		}
+	}
+	if routes := n.run(t, "lan6", "ip", "-6", "route", "show", "default"); !there(routes) {
+		t.Errorf("radvd's default route is gone: %q", routes)
+	}
+	n.awaitRoutes(t, "lan6", "2001:2::/48", there)
+	gate.stop(t)
+	n.awaitRoutes(t, "lan6", "2001:2::/48", func(routes string) bool { return routes == "" })
+	if routes := n.run(t, "lan6", "ip", "-6", "route", "show", "default"); !there(routes) {
+		t.Errorf("the gateway has taken radvd's default route with it: %q", routes)
 	}
 }
 
