@@ -94,9 +94,10 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	}
 	literal := func(client, ip netip.Addr) (netip.Addr, bool) { return current().literal(c, client, ip) }
 	p.socks = &socks.Server{
-		Handler: &socksInlet{table: p.table, gateway: p.gateway, literal: literal},
-		Access:  func() *socks.Access { return p.policy.Load().access },
-		Logger:  logger,
+		Handler:   &socksInlet{table: p.table, gateway: p.gateway, literal: literal},
+		Access:    func() *socks.Access { return p.policy.Load().access },
+		Listening: c.SOCKS.Relays,
+		Logger:    logger,
 	}
 	p.handover = newHandover(logger)
 	p.senders = &senders{logger: logger, open: map[advert.Interface]sending{}}

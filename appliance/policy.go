@@ -47,7 +47,8 @@ func newPolicy(c *config.Config, resolver outlet.Resolver, t *translator, curren
 	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow).Behind(t.prefix)
 	direct := outlet.DirectConfig{
 		Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), NAT64: t.prefix,
-		Control: outlet.MarkControl(c.Direct.Mark, c.Direct.Interface),
+		Listening: c.SOCKS.Relays,
+		Control:   outlet.MarkControl(c.Direct.Mark, c.Direct.Interface),
 	}
 	p.flows = &gateway.Policy{
 		Rules:          buildRules(c),
@@ -165,9 +166,13 @@ func buildOutlets(c *config.Config, direct outlet.DirectConfig, guard *outlet.Gu
 			return unguarded
 		}
 		if outlets[name] == nil { // one for all chains that go over it
-			outlets[name] = outlet.NewVia(hop(o.Over), socks.Client{
+			via := outlet.NewVia(hop(o.Over), socks.Client{
 				Server: o.Server, Username: o.Username, Password: o.Password, Pipeline: o.Pipeline,
 			}, guard.Vet)
+			if o.Isolate {
+				via = via.Isolated()
+			}
+			outlets[name] = via
 		}
 		return outlets[name]
 	}

@@ -30,11 +30,16 @@ func (r *Request) Associate() (*Association, error) {
 	if !ok || !ok2 {
 		return nil, fmt.Errorf("opening a UDP relay beside %v: %w", r.conn.LocalAddr(), syscall.EAFNOSUPPORT)
 	}
-	relay, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.AddrPort().Addr().Unmap(), 0)))
+	var relay *net.UDPConn
+	err := r.listening.Ports.Open(func(port uint16) (err error) {
+		relay, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.AddrPort().Addr().Unmap(), port)))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening a UDP relay: %w", WithErrno(err))
 	}
-	if err := r.reply(Succeeded, AddrFromAddrPort(relay.LocalAddr().(*net.UDPAddr).AddrPort())); err != nil {
+	told := r.listening.Told(AddrPortOf(relay.LocalAddr()))
+	if err := r.reply(Succeeded, AddrFromAddrPort(told)); err != nil {
 		relay.Close()
 		return nil, fmt.Errorf("answering SOCKS client %s: %w", r.Client(), WithErrno(err))
 	}

@@ -38,6 +38,9 @@ func echoDatagrams(_ context.Context, r *Request) {
 	}
 }
 
+// relayPorts is where the ports of relays begin in these tests.
+const relayPorts = 60000
+
 // associate returns a control connection at ip and its relay.
 func associate(t *testing.T, ip, request string) (*net.TCPConn, *net.UDPAddr) {
 	t.Helper()
@@ -45,7 +48,7 @@ func associate(t *testing.T, ip, request string) (*net.TCPConn, *net.UDPAddr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, &Server{Handler: handlerFunc(echoDatagrams)}, ln)
+	serve(t, &Server{Handler: handlerFunc(echoDatagrams), Listening: Listening{Ports: Ports{relayPorts, 65535}}}, ln)
 	host, port, _ := net.SplitHostPort(ln.Addr().String())
 	if parsed := net.ParseIP(host); parsed.IsUnspecified() {
 		host = "127.0.0.1"
@@ -64,7 +67,7 @@ func associate(t *testing.T, ip, request string) (*net.TCPConn, *net.UDPAddr) {
 		t.Fatal(err)
 	}
 	code, bound, err := parseReply(msg)
-	if err != nil || code != Succeeded || bound.IP.IsUnspecified() {
+	if err != nil || code != Succeeded || bound.IP.IsUnspecified() || bound.Port < relayPorts {
 		t.Fatalf("%s, %v, %v", code, bound, err)
 	}
 	return control, net.UDPAddrFromAddrPort(bound.AddrPort())

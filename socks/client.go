@@ -18,6 +18,10 @@ type Client struct {
 	Username string // "": none is offered; at most 255 octets
 	Password string // at most 255 octets
 
+	// Required is never to be served as nobody in particular: no other method is
+	// offered than that of passwords.
+	Required bool
+
 	// Pipeline sends all that there is to say at once, and the password before
 	// the server has asked for it: a hop then costs one round trip instead of
 	// two or three. Not every server bears it (hyper-util#187).
@@ -163,21 +167,19 @@ func (c Client) pipeline(server io.ReadWriter, request []byte) error {
 		return err
 	}
 	password, err := c.chosen(server)
-	switch {
-	case err != nil:
+	if err != nil || !password {
 		return err
-	case password:
-		return c.verdict(server)
-	case c.Username != "":
-		return fmt.Errorf("method %#02x selected: %w", methodNone, syscall.EPROTO)
 	}
-	return nil
+	return c.verdict(server)
 }
 
 // authenticate agrees on a method, and follows it. GSSAPI is never offered.
 func (c Client) authenticate(server io.ReadWriter) error {
 	greeting := []byte{version, 1, methodNone}
-	if c.Username != "" {
+	switch {
+	case c.insists():
+		greeting = []byte{version, 1, methodPassword}
+	case c.Username != "":
 		greeting = []byte{version, 2, methodNone, methodPassword}
 	}
 	if _, err := server.Write(greeting); err != nil {
@@ -193,6 +195,9 @@ func (c Client) authenticate(server io.ReadWriter) error {
 	return c.verdict(server)
 }
 
+// insists reports whether the one method offered is that of passwords.
+func (c Client) insists() bool { return c.Username != "" && (c.Required || c.Pipeline) }
+
 // chosen reads which method the server has chosen, and reports whether it is
 // that of passwords.
 func (c Client) chosen(server io.Reader) (password bool, err error) {
@@ -202,6 +207,8 @@ func (c Client) chosen(server io.Reader) (password bool, err error) {
 		return false, err
 	case choice[0] != version:
 		return false, fmt.Errorf("parsing method selection % x: %w", choice, syscall.EPROTO)
+	case choice[1] == methodNone && c.insists():
+		return false, fmt.Errorf("method %#02x selected, which was not offered: %w", methodNone, syscall.EPROTO)
 	case choice[1] == methodNone:
 		return false, nil
 	case choice[1] != methodPassword || c.Username == "":

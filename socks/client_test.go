@@ -66,6 +66,8 @@ func TestConnect(t *testing.T) {
 		{"password", user, name, []string{both, "05 02", "01 01 75 02 7077", "01 00", request, ok}, "192.0.2.7:7", 0, 0},
 		{"empty password", Client{Server: hop, Username: "u"}, name, []string{both, "05 02", "01 01 75 00", "01 00", request, ok}, "192.0.2.7:7", 0, 0},
 		{"password not wanted", user, name, []string{both, "05 00", request, ok}, "192.0.2.7:7", 0, 0},
+		{"password required", Client{Server: hop, Username: "u", Password: "pw", Required: true}, name, []string{"05 01 02", "05 02", "01 01 75 02 7077", "01 00", request, ok}, "192.0.2.7:7", 0, 0},
+		{"password required and not wanted", Client{Server: hop, Username: "u", Required: true}, name, []string{"05 01 02", "05 00"}, "", syscall.EPROTO, 0},
 		{"password wrong", user, name, []string{both, "05 02", "01 01 75 02 7077", "01 01"}, "", syscall.EACCES, 0},
 		{"GSSAPI wanted", user, name, []string{both, "05 01"}, "", syscall.EACCES, 0},
 		{"password too long", Client{Server: hop, Username: "u", Password: strings.Repeat("p", 256)}, name, nil, "", syscall.EINVAL, 0},

@@ -43,6 +43,7 @@ type Access struct {
 type Server struct {
 	Handler          Handler        // never nil
 	Access           func() *Access // what holds now, never nil; nil: anybody is served
+	Listening        Listening      // of UDP relays
 	HandshakeTimeout time.Duration  // from accept to the last octet of the request; 0: 10 s
 	MaxHandshakes    int            // of a listener, at a time; 0: 1024
 	Logger           *slog.Logger   // may be nil

@@ -127,6 +127,12 @@ func (c *Config) checkSOCKS(socks *table) {
 			socks.complainElement("listen", i, "%s is open to everyone (say in socks.clients or socks.user who may use it)", listen)
 		}
 	}
+	for i, ip := range c.SOCKS.Relays.Advertise {
+		same := func(other netip.Addr) bool { return other.IsValid() && other.Is4() == ip.Is4() }
+		if ip.IsValid() && slices.IndexFunc(c.SOCKS.Relays.Advertise, same) < i {
+			socks.complainElement("advertise", i, "%s is a second address of its family (give one of each)", ip)
+		}
+	}
 	for i, t := range socks.tables("user") {
 		name := c.SOCKS.Users[i].Name
 		if slices.IndexFunc(c.SOCKS.Users, func(u User) bool { return u.Name == name }) < i && name != "" {
@@ -168,6 +174,12 @@ func (c *Config) checkOutlets(tables []*table) {
 		}
 		if o.Pipeline && o.Type != OutletSOCKS5 && o.Type != "" {
 			t.complain("pipeline", "a %s outlet has no server (delete it, or set type to socks5)", o.Type)
+		}
+		switch {
+		case o.Isolate && o.Type != OutletSOCKS5 && o.Type != "":
+			t.complain("isolate", "a %s outlet has no server (delete it, or set type to socks5)", o.Type)
+		case o.Isolate && o.Username != "":
+			t.complain("isolate", "each client is a user of its own there (delete it, or username)")
 		}
 		if o.Over == "" && o.Server.IP.IsValid() && slices.Contains(c.SOCKS.Listen, o.Server.AddrPort()) {
 			t.complain("server", "%s is this gateway itself (name another server)", o.Server)

@@ -151,6 +151,7 @@ const (
 // SOCKS is the SOCKS server.
 type SOCKS struct {
 	Listen  []netip.AddrPort // TCP; empty: nowhere
+	Relays  socks.Listening  // UDP, and TCP of BIND
 	Clients []netip.Prefix   // sources that may use it, of either family; empty: any
 	Users   []User           // who may use it, by password; empty: anybody
 }
@@ -170,6 +171,7 @@ type Outlet struct {
 	Password string     // for Server
 	Over     string     // outlet that an OutletSOCKS5 dials Server through; empty: direct
 	Pipeline bool       // say all to Server at once
+	Isolate  bool       // let Server tell clients apart; then there is no Username
 }
 
 // OutletType is the kind of an Outlet.
@@ -298,6 +300,8 @@ func (c *Config) read(root *table) {
 
 	proxy := root.table("socks")
 	list(proxy.atStart(), "listen", &c.SOCKS.Listen, listenAddr)
+	list(proxy.atStart(), "advertise", &c.SOCKS.Relays.Advertise, advertised)
+	key(proxy.atStart(), "ports", &c.SOCKS.Relays.Ports, orEmpty(ports))
 	list(proxy, "clients", &c.SOCKS.Clients, prefix)
 	for _, t := range proxy.tables("user") {
 		c.SOCKS.Users = append(c.SOCKS.Users, readUser(t))
@@ -352,6 +356,7 @@ func readOutlet(t *table) (o Outlet) {
 	key(t, "password", &o.Password, orEmpty(plainPassword))
 	key(t, "over", &o.Over, as[string])
 	key(t, "pipeline", &o.Pipeline, as[bool])
+	key(t, "isolate", &o.Isolate, as[bool])
 	t.require("name", "rules name an outlet by it")
 	t.require("type", "socks5, direct or reject")
 	return o

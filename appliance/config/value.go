@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -163,6 +164,31 @@ func addrPort(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("port 0 in %q (1 to 65535)", s)
 	}
 	return ap, nil
+}
+
+// advertised parses an address that others can send to.
+func advertised(s string) (netip.Addr, error) {
+	ip, err := netip.ParseAddr(s)
+	switch {
+	case err != nil || ip.Zone() != "":
+		return netip.Addr{}, fmt.Errorf("%q is no address (write it like 203.0.113.7 or 2001:db8::7)", s)
+	case ip.Is4In6():
+		return netip.Addr{}, fmt.Errorf("%q is IPv4 in IPv6 form (write it as IPv4)", s)
+	case ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast():
+		return netip.Addr{}, fmt.Errorf("%q is no address that others reach this host by", s)
+	}
+	return ip, nil
+}
+
+// ports parses a range of ports.
+func ports(s string) (socks.Ports, error) {
+	first, last, ok := strings.Cut(s, "-")
+	low, err := strconv.ParseUint(first, 10, 16)
+	high, err2 := strconv.ParseUint(last, 10, 16)
+	if !ok || err != nil || err2 != nil || low == 0 || high < low {
+		return socks.Ports{}, fmt.Errorf("%q is no range of ports (write it like 50000-50999)", s)
+	}
+	return socks.Ports{First: uint16(low), Last: uint16(high)}, nil
 }
 
 // listenAddr is addrPort that gives ":port" an invalid Addr.

@@ -136,9 +136,6 @@ func (g *Gateway) Flows() []Flow {
 	return flows
 }
 
-// log writes the one line of a flow, which is over: whether it was joined, by
-// which type, or with which reply code it was refused; and what ended it, where
-// that was not its two sides.
 // over tells of a session that is over, or was not let in.
 func (g *Gateway) over(f *flow, w way, err error) {
 	g.log(f, w, err)
@@ -147,6 +144,9 @@ func (g *Gateway) over(f *flow, w way, err error) {
 	}
 }
 
+// log writes the one line of a flow, which is over: whether it was joined, by
+// which type, or with which reply code it was refused; and what ended it, where
+// that was not its two sides.
 func (g *Gateway) log(f *flow, w way, err error) {
 	if !g.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return

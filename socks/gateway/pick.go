@@ -31,6 +31,15 @@ func (g *Gateway) pick(ctx context.Context, f *flow, dest socks.Addr) picked {
 	return g.limit(f, name)
 }
 
+// identity tells f's user from others, or, where it is nobody in particular,
+// its client.
+func (f *flow) identity() string {
+	if f.User != "" {
+		return "user " + f.User
+	}
+	return "client " + f.Client.Addr().String()
+}
+
 // to returns f as the rules look at what it sends to dest.
 func (f *flow) to(dest socks.Addr) route.Flow {
 	return route.Flow{Network: f.Network, Client: f.Client.Addr(), User: f.User, Dest: dest}
@@ -60,6 +69,9 @@ func (p *Policy) pickAt(f route.Flow, ip netip.Addr) string {
 // have changed since they were asked.
 func (g *Gateway) limit(f *flow, name string) picked {
 	p := f.policy
+	if via, ok := p.Outlets[name].(*outlet.Via); ok {
+		return picked{via.For(f.identity()), name}
+	}
 	direct, ok := p.Outlets[name].(*outlet.Direct)
 	if !ok {
 		return picked{p.Outlets[name], name}

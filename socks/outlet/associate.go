@@ -47,7 +47,7 @@ func (v *Via) listenPacket(ctx context.Context) (*viaPackets, error) {
 		}
 		return nil, err
 	}
-	relay = v.reachable(relay, control)
+	relay = v.relay(relay, control)
 	if err := v.vetRelay(relay, control); err != nil {
 		control.Close()
 		return nil, err

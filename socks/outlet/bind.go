@@ -14,7 +14,8 @@ import (
 
 // Bind listens on the address that the host has towards peer, in peer's
 // family. Towards nobody in particular that is the host's address on its way
-// to the world, if it has one. Others than peer are reset, and waiting goes on.
+// to the world, if it has one. What the Binding tells of it, d.Listening says.
+// Others than peer are reset, and waiting goes on.
 func (d *Direct) Bind(ctx context.Context, peer socks.Addr) (Binding, error) {
 	b, err := d.bind(ctx, peer)
 	if err != nil {
@@ -31,7 +32,7 @@ var anywhere = map[string]netip.Addr{
 }
 
 func (d *Direct) bind(ctx context.Context, peer socks.Addr) (*directBinding, error) {
-	toward, b := peer, &directBinding{vet: d.vet}
+	toward, b := peer, &directBinding{vet: d.vet, told: d.Listening.Told}
 	if !peer.IP.IsUnspecified() {
 		ips, err := d.addresses(ctx, peer)
 		if err != nil {
@@ -53,11 +54,16 @@ func (d *Direct) bind(ctx context.Context, peer socks.Addr) (*directBinding, err
 		return nil, err
 	}
 	lc := net.ListenConfig{Control: d.Control}
-	ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(local, 0).String())
+	err := d.Listening.Ports.Open(func(port uint16) error {
+		ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(local, port).String())
+		if err == nil {
+			b.ln = ln.(*net.TCPListener)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	b.ln = ln.(*net.TCPListener)
 	return b, nil
 }
 
@@ -95,9 +101,10 @@ type directBinding struct {
 	ln    *net.TCPListener
 	peers []netip.Addr // empty: anybody that vet lets in
 	vet   func(peer socks.Addr, ip netip.Addr) error
+	told  func(netip.AddrPort) netip.AddrPort
 }
 
-func (b *directBinding) Addr() netip.AddrPort { return socks.AddrPortOf(b.ln.Addr()) }
+func (b *directBinding) Addr() netip.AddrPort { return b.told(socks.AddrPortOf(b.ln.Addr())) }
 
 func (b *directBinding) Close() error { return b.ln.Close() }
 

@@ -58,6 +58,8 @@ type DirectConfig struct {
 	// NAT64 returns the prefix of the translator by which IPv4 addresses are
 	// dialled, or an invalid one where they are dialled as they are. May be nil.
 	NAT64 func() netip.Prefix
+	// Listening is where Bind listens.
+	Listening socks.Listening
 	// Control sets options of each socket, see net.Dialer. May be nil.
 	Control func(network, address string, c syscall.RawConn) error
 }

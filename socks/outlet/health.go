@@ -48,7 +48,7 @@ func (h *health) note(server socks.Addr, reached bool, err error) error {
 
 // Health returns how v's server does.
 func (v *Via) Health() Health {
-	h := &v.health
+	h := v.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return Health{Server: v.client.Server, Asked: h.asked, Failed: h.failed, NoUDP: time.Now().Before(h.noUDP), Err: h.err}

@@ -287,6 +287,30 @@ func TestReachable(t *testing.T) {
 	}
 }
 
+// A server behind a NAT tells its own address, which means nothing here.
+func TestRelayBehindNAT(t *testing.T) {
+	at := func(s string) socks.Addr { return socks.Addr{IP: netip.MustParseAddr(s), Port: 7} }
+	first := NewVia(Reject{}, socks.Client{Server: name}, nil)
+	conn, far := net.Pipe()
+	defer conn.Close()
+	defer far.Close()
+	for _, tt := range []struct{ server, bound, want string }{
+		{"203.0.113.9", "10.0.0.2", "203.0.113.9"},
+		{"203.0.113.9", "127.0.0.1", "203.0.113.9"},
+		{"203.0.113.9", "169.254.0.1", "203.0.113.9"},
+		{"203.0.113.9", "fd00::2", "203.0.113.9"},
+		{"203.0.113.9", "198.51.100.1", "198.51.100.1"},
+		{"2001:db8::9", "fd00::2", "2001:db8::9"},
+		{"10.0.0.1", "10.0.0.2", "10.0.0.2"},
+		{"127.0.0.1", "127.0.0.2", "127.0.0.2"},
+	} {
+		v := NewVia(first, socks.Client{Server: at(tt.server)}, nil) // chained, so that its own address counts
+		if got := v.relay(at(tt.bound), conn); got != at(tt.want) {
+			t.Errorf("of the server %s the relay %s is at %v, want %s", tt.server, tt.bound, got, tt.want)
+		}
+	}
+}
+
 func TestRemember(t *testing.T) {
 	m := map[int]bool{}
 	for i := range maxPeers + 10 {

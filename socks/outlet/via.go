@@ -2,7 +2,12 @@ package outlet
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -16,7 +21,8 @@ type Via struct {
 	over   Outlet
 	client socks.Client
 	vet    func(netip.Addr) error // may be nil
-	health health
+	health *health                // never nil; of all that For returns
+	key    []byte                 // of the names by which the server knows clients; nil: it knows none
 }
 
 // NewVia returns the way out through the server of client, which over dials.
@@ -24,7 +30,32 @@ type Via struct {
 // trusted to be where it is, and not to name others: vet, which may be nil,
 // tells which other addresses must not get datagrams at its word.
 func NewVia(over Outlet, client socks.Client, vet func(netip.Addr) error) *Via {
-	return &Via{over: over, client: client, vet: vet}
+	return &Via{over: over, client: client, vet: vet, health: &health{}}
+}
+
+// Isolated returns v as it keeps clients apart: to its server each of them is a
+// user of another name, which tells nothing of the client. A server that makes
+// circuits by user, as Tor does, has none shared by two then.
+func (v *Via) Isolated() *Via {
+	isolated := *v
+	isolated.key = make([]byte, sha256.Size)
+	rand.Read(isolated.key) // never fails
+	return &isolated
+}
+
+// For returns v as it serves one client.
+func (v *Via) For(client string) *Via {
+	one := *v
+	if via, ok := v.over.(*Via); ok {
+		one.over = via.For(client)
+	}
+	if v.key != nil {
+		mac := hmac.New(sha256.New, v.key)
+		io.WriteString(mac, client)
+		name := base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+		one.client.Username, one.client.Password, one.client.Required = name, name, true
+	}
+	return &one
 }
 
 // Dial connects to dest. Datagrams to a server that is known to carry none are
@@ -73,6 +104,19 @@ func (v *Via) reachable(bound socks.Addr, conn net.Conn) socks.Addr {
 	server.Port = bound.Port
 	return server
 }
+
+// relay returns where to send the datagrams for which the server at the other
+// end of conn has told the address bound. One that no public server can mean is
+// that of a server behind a NAT, which leads to it by its public one.
+func (v *Via) relay(bound socks.Addr, conn net.Conn) socks.Addr {
+	server := v.reachable(socks.Addr{Port: bound.Port}, conn)
+	if isPublic(server.IP) && bound.IP.IsValid() && !isPublic(bound.IP) {
+		return server
+	}
+	return v.reachable(bound, conn)
+}
+
+func isPublic(ip netip.Addr) bool { return ip.IsGlobalUnicast() && !ip.IsPrivate() }
 
 // chained reports whether another server reaches this one for us. It is then
 // the one that sends datagrams to wherever this one wants them, and that has
