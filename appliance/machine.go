@@ -141,6 +141,9 @@ func (m *machine) state(c *config.Config) host.State {
 	}
 	s.Masquerade = s.Forward4
 	s.RefuseDoT = c.DNS.RefuseDoT
+	if c.Advertise.Router {
+		s.Sole = c.Advertise.Interfaces
+	}
 	if c.DNS.Capture {
 		for _, l := range c.DNS.Listen {
 			if !l.Addr().IsValid() {

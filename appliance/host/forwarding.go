@@ -30,7 +30,7 @@ func (s State) forwarding(before journal) (want []setting, after journal, err er
 
 func (s State) forward(family string, before journal) (want []setting, after journal, err error) {
 	for _, b := range before {
-		if strings.HasPrefix(b.key, "net."+family+".conf.") {
+		if strings.HasPrefix(b.key, "net."+family+".conf.") && !s.deafens(b) {
 			after = append(after, b)
 		}
 	}

@@ -306,6 +306,40 @@ func TestSetUndoes(t *testing.T) {
 	same(t, "closed", before, snapshot(t))
 }
 
+// TestSole wants routers of the LAN to be heeded no more where this machine is
+// its router, also where it has forwarded before, and heeded again after.
+func TestSole(t *testing.T) {
+	router(t)
+	tun(t, "sixgate0")
+	sh(t, "sysctl -q net.ipv6.conf.all.forwarding=1 net.ipv6.conf.wan0.accept_ra=1 net.ipv6.conf.lan0.accept_ra=2")
+	before := snapshot(t)
+	n := network(t)
+	accepts := func(what, lan string) {
+		t.Helper()
+		for iface, want := range map[string]string{"lan0": lan, "wan0": "1"} { // whose forwarding is not ours
+			if got, err := readSysctl(conf("ipv6", iface, "accept_ra")); got != want || err != nil {
+				t.Errorf("%s, accept_ra of %s is %s, %v", what, iface, got, err)
+			}
+		}
+	}
+	sole := full()
+	sole.Sole = []string{"lan0", "gone"}
+	for range 2 {
+		must(t, n.Set(sole))
+		accepts("set", "0")
+	}
+	must(t, n.Set(full()))
+	accepts("no longer", "2")
+	must(t, n.Set(sole))
+	heir := network(t) // of a killed gateway
+	must(t, heir.Set(sole))
+	accepts("taken over", "0")
+	must(t, heir.Close())
+	accepts("closed", "2")
+	must(t, n.Close())
+	same(t, "closed", before, snapshot(t))
+}
+
 func TestReadOnlySysctls(t *testing.T) {
 	router(t)
 	tun(t, "sixgate0")

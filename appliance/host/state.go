@@ -28,6 +28,7 @@ type State struct {
 	// LAN are the interfaces served. Without any there is no forwarding and
 	// no nft table, and the fields below have no effect.
 	LAN        []string
+	Sole       []string         // of LAN: where this machine is the router, and heeds no other
 	Private    []netip.AddrPort // sockets, TCP and UDP, that only the LAN and the machine itself may reach
 	Forward4   bool             // let the kernel forward IPv4
 	Forward6   bool             // let the kernel forward IPv6

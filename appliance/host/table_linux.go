@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -102,7 +103,11 @@ func (n *Network) setTable(s State) error {
 	if err != nil {
 		return err
 	}
-	after = append(after, pingsAfter...)
+	deaf, deafAfter, err := s.deafening(before)
+	if err != nil {
+		return err
+	}
+	after = slices.Concat(after, pingsAfter, deafAfter)
 	if err := before.without(after).restore(); err != nil {
 		return err
 	}
@@ -123,6 +128,11 @@ func (n *Network) setTable(s State) error {
 	for _, w := range pings {
 		if err := w.write(); err != nil {
 			n.log.Warn("pings are refused", "err", err)
+		}
+	}
+	for _, w := range deaf {
+		if err := w.write(); err != nil {
+			n.log.Warn("hosts of the LAN can make themselves the router of this machine", "err", err)
 		}
 	}
 	return nil
