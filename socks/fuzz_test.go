@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -116,6 +118,78 @@ func FuzzReply(f *testing.F) {
 		code, bound, err := parseReply(msg)
 		if err == nil && code != Succeeded && bound.IsValid() {
 			t.Fatalf("refusal with BND %v", bound)
+		}
+	})
+}
+
+// FuzzClient feeds a server's octets to clients of all kinds and commands. They
+// read no octet beyond the reply, and no server gets a password out of one that
+// has none.
+func FuzzClient(f *testing.F) {
+	for _, s := range []string{
+		"05 00 05 00 00 01 c0000207 0007 68656c6c6f", "05 02 01 00 05 00 00 04 20010db8000000000000000000000001 01bb", "05 02 01 01",
+		"05 00 05 00 00 03 01 62 0007", "05 00 05 05", "05 ff", "05 01", "04 5a", "05 02 05 00 05 00 00 01 00000000 0000 05 00",
+	} {
+		f.Add(unhex(f, s))
+	}
+	hop := Addr{Name: "hop", Port: 1080}
+	clients := []Client{
+		{Server: hop}, {Server: hop, Pipeline: true}, {Server: hop, Username: "u", Password: "secret"},
+		{Server: hop, Username: "u", Password: "secret", Required: true}, {Server: hop, Username: "u", Password: "secret", Pipeline: true},
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		for _, c := range clients {
+			for _, command := range []Command{CommandConnect, CommandBind, CommandUDPAssociate, CommandResolve, CommandResolvePTR} {
+				left := bytes.NewReader(in)
+				server := &stream{Reader: left}
+				_, err := c.ask(server, command, Addr{IP: netip.IPv4Unspecified(), Port: 80})
+				said := server.Bytes()
+				if c.Username == "" && bytes.Contains(said, []byte("secret")) || c.insists() && !bytes.HasPrefix(said, []byte{version, 1, methodPassword}) {
+					t.Fatalf("%+v said % x", c, said)
+				}
+				if err != nil {
+					continue
+				}
+				// The reply that was taken is the end of what was read.
+				read := in[:len(in)-left.Len()]
+				start := 2
+				if read[1] == methodPassword {
+					start = 4
+				}
+				if code, _, err := parseReply(read[start:]); err != nil || code != Succeeded || c.insists() && start != 4 {
+					t.Fatalf("%+v took % x of % x: %v", c, read, in, err)
+				}
+			}
+		}
+	})
+}
+
+// FuzzHost feeds a name to its parser. What it takes is written so that it is
+// taken again, and is nothing that a resolver would take for an address.
+func FuzzHost(f *testing.F) {
+	for _, s := range []string{"a.test", "A.Test.", "::1", "[::1]", "::ffff:192.0.2.1", "fe80::1%lo", "127.1", "0x7f.1", "2130706433", "a..b", "a\x00b", "xn--a", "_a-b.c", "2001-db8--1.ipv6-literal.net"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		addr, err := ParseHost(in, 80)
+		if err != nil {
+			return
+		}
+		if !addr.IsValid() || addr.IsName() == addr.IP.IsValid() || addr.IP.Is4In6() || addr.IP.Zone() != "" || len(addr.Name) > maxName {
+			t.Fatalf("%q is %+v", in, addr)
+		}
+		for _, r := range addr.Name {
+			if r <= ' ' || r >= 0x7f {
+				t.Fatalf("%q is the name %q", in, addr.Name)
+			}
+		}
+		for _, again := range []string{addr.Host(), strings.ToUpper(addr.Host())} {
+			if second, err := ParseHost(again, 80); err != nil || second != addr {
+				t.Fatalf("%q became %+v, then %q became %+v, %v", in, addr, again, second, err)
+			}
+		}
+		if fromWire, err := parseAddr(addr.AppendTo(nil)); err != nil || fromWire != addr {
+			t.Fatalf("%q became %+v, on the wire %+v, %v", in, addr, fromWire, err)
 		}
 	})
 }

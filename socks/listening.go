@@ -12,14 +12,14 @@ import (
 // relays of UDP, and those that wait for the peer of a BIND. The zero Listening
 // is at any port of the host's own addresses.
 type Listening struct {
-	Ports     Ports
-	Advertise []netip.Addr // at most one of a family, which NAT translates to the host's
+	Ports    Ports
+	External []netip.Addr // at most one of a family, which NAT translates to the host's
 }
 
-// Told returns what to tell of a socket: the advertised address of its family
+// Told returns what to tell of a socket: the external address of its family
 // in the place of its own, but of one on loopback, which no NAT leads to.
 func (l Listening) Told(socket netip.AddrPort) netip.AddrPort {
-	for _, ip := range l.Advertise {
+	for _, ip := range l.External {
 		if ip.Is4() == socket.Addr().Is4() && !socket.Addr().IsLoopback() {
 			return netip.AddrPortFrom(ip, socket.Port())
 		}

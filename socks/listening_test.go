@@ -11,7 +11,7 @@ import (
 func TestTold(t *testing.T) {
 	both := []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}
 	for _, tt := range []struct {
-		advertise    []netip.Addr
+		external     []netip.Addr
 		socket, told string
 	}{
 		{both, "10.0.0.2:50000", "203.0.113.7:50000"},
@@ -22,9 +22,9 @@ func TestTold(t *testing.T) {
 		{both, "[::1]:50000", "[::1]:50000"},
 		{nil, "10.0.0.2:50000", "10.0.0.2:50000"},
 	} {
-		l := Listening{Advertise: tt.advertise}
+		l := Listening{External: tt.external}
 		if got := l.Told(netip.MustParseAddrPort(tt.socket)).String(); got != tt.told {
-			t.Errorf("advertising %v, a client is told %s of %s, want %s", tt.advertise, got, tt.socket, tt.told)
+			t.Errorf("external %v, a client is told %s of %s, want %s", tt.external, got, tt.socket, tt.told)
 		}
 	}
 }

@@ -127,10 +127,10 @@ func (c *Config) checkSOCKS(socks *table) {
 			socks.complainElement("listen", i, "%s is open to everyone (say in socks.clients or socks.user who may use it)", listen)
 		}
 	}
-	for i, ip := range c.SOCKS.Relays.Advertise {
+	for i, ip := range c.SOCKS.Relays.External {
 		same := func(other netip.Addr) bool { return other.IsValid() && other.Is4() == ip.Is4() }
-		if ip.IsValid() && slices.IndexFunc(c.SOCKS.Relays.Advertise, same) < i {
-			socks.complainElement("advertise", i, "%s is a second address of its family (give one of each)", ip)
+		if ip.IsValid() && slices.IndexFunc(c.SOCKS.Relays.External, same) < i {
+			socks.complainElement("external", i, "%s is a second address of its family (give one of each)", ip)
 		}
 	}
 	for i, t := range socks.tables("user") {

@@ -200,12 +200,12 @@ t.toml:15: socks.listen: "localhost:1080" is no address with a port (write it li
 t.toml:16: socks.listen: "127.0.0.1:65536" is no address with a port (write it like 192.0.2.1:53 or [2001:db8::1]:53)`},
 	{"relays that are nowhere", `[socks]
 ports = "50000"
-advertise = ["gw.example", "::ffff:192.0.2.1", "127.0.0.1", "203.0.113.7", "2001:db8::7", "203.0.113.8"]
+external = ["gw.example", "::ffff:192.0.2.1", "127.0.0.1", "203.0.113.7", "2001:db8::7", "203.0.113.8"]
 `, `t.toml:2: socks.ports: "50000" is no range of ports (write it like 50000-50999)
-t.toml:3: socks.advertise: "127.0.0.1" is no address that others reach this host by
-t.toml:3: socks.advertise: "::ffff:192.0.2.1" is IPv4 in IPv6 form (write it as IPv4)
-t.toml:3: socks.advertise: "gw.example" is no address (write it like 203.0.113.7 or 2001:db8::7)
-t.toml:3: socks.advertise: 203.0.113.8 is a second address of its family (give one of each)`},
+t.toml:3: socks.external: "127.0.0.1" is no address that others reach this host by
+t.toml:3: socks.external: "::ffff:192.0.2.1" is IPv4 in IPv6 form (write it as IPv4)
+t.toml:3: socks.external: "gw.example" is no address (write it like 203.0.113.7 or 2001:db8::7)
+t.toml:3: socks.external: 203.0.113.8 is a second address of its family (give one of each)`},
 	{"clients that are wrong", "[socks]\nlisten = ['0.0.0.0:1']\nclients = ['all']\n", `t.toml:3: socks.clients: "all" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)`},
 	{"clients that are nobody", "[socks]\nclients = []\nlisten = ['[::]:1080', '[fe80::1%a/b]:1080']\n", `t.toml:3: socks.listen: [::]:1080 is open to everyone (say in socks.clients or socks.user who may use it)
 t.toml:3: socks.listen: zone of "[fe80::1%a/b]:1080": "a/b" is no interface name (1 to 15 octets without space, '/', ':' or '%')`},

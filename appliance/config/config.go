@@ -300,7 +300,7 @@ func (c *Config) read(root *table) {
 
 	proxy := root.table("socks")
 	list(proxy.atStart(), "listen", &c.SOCKS.Listen, listenAddr)
-	list(proxy.atStart(), "advertise", &c.SOCKS.Relays.Advertise, advertised)
+	list(proxy.atStart(), "external", &c.SOCKS.Relays.External, external)
 	key(proxy.atStart(), "ports", &c.SOCKS.Relays.Ports, orEmpty(ports))
 	list(proxy, "clients", &c.SOCKS.Clients, prefix)
 	for _, t := range proxy.tables("user") {

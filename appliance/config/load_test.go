@@ -78,7 +78,7 @@ func full() *Config {
 	if err != nil {
 		panic(err)
 	}
-	c.SOCKS.Relays = socks.Listening{Ports: socks.Ports{First: 50000, Last: 50999}, Advertise: []netip.Addr{netip.MustParseAddr("203.0.113.7")}}
+	c.SOCKS.Relays = socks.Listening{Ports: socks.Ports{First: 50000, Last: 50999}, External: []netip.Addr{netip.MustParseAddr("203.0.113.7")}}
 	c.SOCKS.Users = []User{{"alice", hash}}
 	c.Limits.NewNames = 100
 	c.DNS.Hosts, c.DNS.Leases = []string{"/etc/hosts.lan"}, []string{"/var/lib/misc/dnsmasq.leases"}

@@ -22,7 +22,7 @@ func TestClasses(t *testing.T) {
 			"lan.interfaces", "lan.families", "advertise.interfaces", "advertise.router", "advertise.prefixes",
 			"tun.name", "tun.mtu", "tun.handover", "pool.ipv4", "pool.ipv6", "pool.state",
 			"dns.listen", "dns.capture", "dns.refuse-dot", "direct.mark", "direct.interface", "direct.nat64", "socks.listen",
-			"socks.advertise", "socks.ports",
+			"socks.external", "socks.ports",
 			"status.listen", "control.socket", "log.format",
 		},
 	}

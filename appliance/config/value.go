@@ -166,8 +166,8 @@ func addrPort(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// advertised parses an address that others can send to.
-func advertised(s string) (netip.Addr, error) {
+// external parses an address that others can send to.
+func external(s string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(s)
 	switch {
 	case err != nil || ip.Zone() != "":
