@@ -225,7 +225,9 @@ func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsS
 		return err
 	}
 	for _, s := range opened {
-		tasks.Go(func() error { return a.parts.socks.Serve(ctx, s.listener) })
+		tasks.Go(func() error {
+			return a.parts.socks.Serve(ctx, newPatient(s.listener, "accepting SOCKS clients", a.Logger))
+		})
 	}
 	// The gateway's own addresses in the pools answer DNS like all the others
 	// there, unless a server of this machine has taken port 53 everywhere.

@@ -38,12 +38,10 @@ const (
 // stack gives a SYN back to it, and the connection comes in by a listening
 // socket.
 type handover struct {
-	log   *slog.Logger
-	ended context.Context // done once closed
-	end   context.CancelFunc
+	log *slog.Logger
 
 	mu       sync.Mutex // guards what follows
-	sockets  []*net.TCPListener
+	sockets  []*patient
 	chosen   string
 	room     int // for connections that the kernel is to take
 	expected map[ends]chan net.Conn
@@ -55,9 +53,7 @@ type handover struct {
 type ends struct{ client, dest netip.AddrPort }
 
 func newHandover(logger *slog.Logger) *handover {
-	h := &handover{log: logger, chosen: "off", expected: make(map[ends]chan net.Conn)}
-	h.ended, h.end = context.WithCancel(context.Background())
-	return h
+	return &handover{log: logger, chosen: "off", expected: make(map[ends]chan net.Conn)}
 }
 
 // open opens a socket for each pool of s, where the mode and the host allow it.
@@ -111,7 +107,7 @@ func (h *handover) listen(ctx context.Context, pools []netip.Prefix) error {
 		if err != nil {
 			return err
 		}
-		h.sockets = append(h.sockets, socket.(*net.TCPListener))
+		h.sockets = append(h.sockets, newPatient(socket, "taking connections from the kernel", h.log))
 	}
 	return nil
 }
@@ -161,30 +157,14 @@ func (h *handover) serve(tasks *errgroup.Group) {
 	}
 }
 
-// receive takes what the kernel has taken. A shortage of descriptors or memory
-// it waits out, and logs once a minute.
-func (h *handover) receive(socket *net.TCPListener) error {
-	const shortest, longest = 5 * time.Millisecond, time.Second
-	delay, told := shortest, time.Time{}
+// receive takes what the kernel has taken.
+func (h *handover) receive(socket net.Listener) error {
 	for {
-		conn, err := socket.AcceptTCP()
+		conn, err := socket.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		if err == nil {
-			h.deliver(conn)
-			delay = shortest
-			continue
-		}
-		if now := time.Now(); now.Sub(told) >= time.Minute {
-			told = now
-			h.log.Warn("taking connections from the kernel", "err", err)
-		}
-		select {
-		case <-time.After(delay):
-			delay = min(2*delay, longest)
-		case <-h.ended.Done():
-		}
+		h.deliver(conn.(*net.TCPConn)) // a patient has no other error
 	}
 }
 
@@ -292,7 +272,6 @@ func (h *handover) String() string {
 
 // close closes the sockets, and ends the wait for connections.
 func (h *handover) close() {
-	h.end()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, socket := range h.sockets {

@@ -50,7 +50,7 @@ type Server struct {
 }
 
 // Serve answers the clients of ln until ctx ends, closes ln, waits for the
-// handlers, and returns nil. An error means that ln was closed by another.
+// handlers, and returns nil. An error of ln ends it, too.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var clients sync.WaitGroup
@@ -60,9 +60,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	limit := cmp.Or(s.MaxHandshakes, maxHandshakes)
 	handshakes, goodbyes := newSlots(limit), newSlots(limit)
-	var told time.Time
 	for {
-		conn, err := s.accept(ctx, ln, &told)
+		conn, err := ln.Accept()
 		if ctx.Err() != nil {
 			if err == nil {
 				conn.Close()
@@ -79,28 +78,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 				hangUp(ctx, conn)
 			}
 		})
-	}
-}
-
-// accept returns the next client. Other errors than that of a closed listener
-// are a client's, or a shortage of descriptors or memory: it waits them out, and
-// logs one a minute. told is when it last did.
-func (s *Server) accept(ctx context.Context, ln net.Listener, told *time.Time) (net.Conn, error) {
-	const longest = time.Second
-	for delay := 5 * time.Millisecond; ; delay = min(2*delay, longest) {
-		conn, err := ln.Accept()
-		if err == nil || errors.Is(err, net.ErrClosed) {
-			return conn, err
-		}
-		if now := time.Now(); now.Sub(*told) >= time.Minute {
-			*told = now
-			s.logger().Warn("accepting SOCKS clients", "err", err)
-		}
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
 	}
 }
 

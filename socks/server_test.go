@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -300,22 +299,19 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// pipes is a listener in memory. An error sent to it is one of Accept.
+// pipes is a listener in memory.
 type pipes struct {
-	accepts chan any
+	accepts chan net.Conn
 	closed  chan struct{}
 	once    atomic.Bool
 }
 
-func newPipes() *pipes { return &pipes{accepts: make(chan any), closed: make(chan struct{})} }
+func newPipes() *pipes { return &pipes{accepts: make(chan net.Conn), closed: make(chan struct{})} }
 
 func (l *pipes) Accept() (net.Conn, error) {
 	select {
-	case a := <-l.accepts:
-		if err, ok := a.(error); ok {
-			return nil, err
-		}
-		return a.(net.Conn), nil
+	case conn := <-l.accepts:
+		return conn, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
@@ -490,26 +486,6 @@ func TestSlotsAreShared(t *testing.T) {
 	if s.taken != 0 || len(s.bySource) != 0 {
 		t.Errorf("%d slots taken by %v", s.taken, s.bySource)
 	}
-}
-
-func TestAcceptErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		ln := newPipes()
-		stop := serve(t, &Server{Handler: handlerFunc(echo), Logger: slog.New(slog.NewTextHandler(&log, nil))}, ln)
-		began := time.Now()
-		for range 12 {
-			ln.accepts <- fmt.Errorf("accept: %w", syscall.EMFILE)
-		}
-		if took := time.Since(began); took < 2*time.Second || took > 12*time.Second {
-			t.Errorf("12 errors took %s", took)
-		}
-		ln.dial().Close()
-		stop()
-		if !strings.Contains(log.String(), "too many open files") || strings.Count(log.String(), "\n") != 1 {
-			t.Errorf("log: %s", &log)
-		}
-	})
 }
 
 func TestServeReturnsErrorOfForeignClose(t *testing.T) {
