@@ -28,6 +28,8 @@ type machine struct {
 	literals   []netip.Prefix // behind which IPv6 clients write IPv4 addresses for the gateway
 	translated bool           // what IPv4 clients send to IPv4 addresses comes to the gateway
 
+	reserved host.Ports // of its servers
+
 	memory uint64 // bytes
 	files  uint64 // that the process may have open; 0: nobody knows
 }
@@ -48,6 +50,9 @@ func survey(c *config.Config) (*machine, error) {
 	}
 	for _, ip := range m.own {
 		m.denied = append(m.denied, netip.PrefixFrom(ip, ip.BitLen()))
+	}
+	if m.reserved, err = host.ReservedPorts(); err != nil {
+		return nil, err
 	}
 	if m.memory, err = memoryIn(os.DirFS("/")); err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ type parts struct {
 	logger   *slog.Logger
 
 	translator *translator
+	direct     outlet.DirectConfig // of all policies
 }
 
 // build makes the parts, and touches nothing of the machine, which current
@@ -46,9 +47,10 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6}); err != nil {
 		return nil, err
 	}
+	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)
 	p.resolver, err = upstream.New(upstream.Config{
 		Servers: func() ([]upstream.Server, error) { return p.policy.Load().servers() },
-		Control: outlet.MarkControl(c.Direct.Mark, c.Direct.Interface),
+		Control: control,
 	})
 	if err != nil {
 		return nil, err
@@ -59,7 +61,11 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		resolver: p.resolver, current: current, logger: logger, changed: make(chan struct{}, 1),
 		own: func() []netip.Prefix { m := current(); return append(m.pools(c), m.literals...) },
 	}
-	first, err := newPolicy(c, p.resolver, p.translator, current, logger)
+	p.direct = outlet.DirectConfig{
+		Resolver: p.resolver, NAT64: p.translator.prefix, Control: control,
+		Ports: outlet.NewPorts(control, func(port uint16) bool { return current().reserved.Contains(port) }),
+	}
+	first, err := newPolicy(c, p.direct, current, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +117,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 // adopt puts the policy of c in force. It is called by one at a time. Flows
 // that have begun go on by the policy before, and names keep their addresses.
 func (p *parts) adopt(c *config.Config) error {
-	next, err := newPolicy(c, p.resolver, p.translator, p.current, p.logger)
+	next, err := newPolicy(c, p.direct, p.current, p.logger)
 	if err != nil {
 		return err
 	}

@@ -39,17 +39,14 @@ type policy struct {
 	viewers *socks.Users // of the status page; nil: anyone
 }
 
-// newPolicy makes what c decides of parts that stay.
-func newPolicy(c *config.Config, resolver outlet.Resolver, t *translator, current func() *machine, logger *slog.Logger) (*policy, error) {
+// newPolicy makes what c decides of parts that stay, of which direct is what a
+// way out is built of.
+func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *machine, logger *slog.Logger) (*policy, error) {
 	p := &policy{config: c, since: time.Now(), servers: servers(c)}
 	// No exception reaches the pools: what is dialled there would come back.
 	deny := append([]netip.Prefix{c.Pool.IPv4, c.Pool.IPv6}, c.Direct.Deny...)
-	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow).Behind(t.prefix)
-	direct := outlet.DirectConfig{
-		Resolver: resolver, Prefer: outlet.Prefer(c.Direct.Prefer), NAT64: t.prefix,
-		Listening: c.SOCKS.Relays,
-		Control:   outlet.MarkControl(c.Direct.Mark, c.Direct.Interface),
-	}
+	p.guard = outlet.NewGuard(func() []netip.Prefix { return current().denied }, deny, c.Direct.Allow).Behind(direct.NAT64)
+	direct.Prefer, direct.Listening = outlet.Prefer(c.Direct.Prefer), c.SOCKS.Relays
 	p.flows = &gateway.Policy{
 		Rules:          buildRules(c),
 		Outlets:        buildOutlets(c, direct, p.guard),

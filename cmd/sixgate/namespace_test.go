@@ -308,6 +308,7 @@ func testOnePort(t *testing.T, n *namespaces) {
 			{"v4only.test", "203.0.113.80"}, {"v6only.test", "2001:db8:99::80"}, {"dual.test", "2001:db8:99::81"}, {"v6only.test", "2001:db8:99::80"},
 		} {
 			port++ // the last one's socket is open to the end
+			n.run(t, "gate", n.binary, "reload", "--config", n.config("gate"))
 			far, err := within(n, "world", func() (*net.UDPConn, error) {
 				return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(server.at), port)))
 			})

@@ -60,7 +60,9 @@ type DirectConfig struct {
 	NAT64 func() netip.Prefix
 	// Listening is where Bind listens.
 	Listening socks.Listening
-	// Control sets options of each socket, see net.Dialer. May be nil.
+	// Ports are by which clients send datagrams. Never nil where they do.
+	Ports *Ports
+	// Control sets options of each other socket, see net.Dialer. May be nil.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
@@ -69,7 +71,6 @@ type Direct struct {
 	DirectConfig
 	permit func(dest socks.Addr, ip netip.Addr) error // may be nil
 	first  func(dest socks.Addr) netip.Addr           // may be nil
-	ports  *ports
 	dial   func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error)
 }
 
@@ -79,7 +80,7 @@ func NewDirect(c DirectConfig) *Direct {
 		Control:         c.Control,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Count: -1},
 	}
-	return &Direct{DirectConfig: c, ports: &ports{opened: make(map[netip.AddrPort][]*port)}, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	return &Direct{DirectConfig: c, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return dialer.DialContext(ctx, network, to.String())
 	}}
 }

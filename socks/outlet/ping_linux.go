@@ -1,10 +1,10 @@
 package outlet
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -22,71 +22,46 @@ const (
 // and the identifier, all but the type of the kernel's making (icmp(7)).
 const echoHeader = 6
 
+var errNoPing = errors.New("opening a socket for pings, which sysctl net.ipv4.ping_group_range has to allow")
+
 // pinger is a Peer that is pinged, by a socket of its own.
 type pinger struct {
-	socket *socket
+	*socket
+	poller *poller
 	remote netip.Addr
 	receiver
-	ended  chan struct{} // closed when nothing is received any more
+	done   chan struct{}
+	ended  sync.Once
 	closed sync.Once
 }
 
 // ping returns the Peer at ip. The kernel has to let the process's group ping.
-func (d *Direct) ping(ip netip.Addr) (Peer, error) {
-	conn, err := d.openPing(ip)
-	if err != nil {
+func (ps *Ports) ping(ip netip.Addr) (Peer, error) {
+	family, protocol := unix.AF_INET, unix.IPPROTO_ICMP
+	if ip.Is6() {
+		family, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	p := &pinger{poller: ps.poller, remote: ip, done: make(chan struct{})}
+	var err error
+	if p.socket, err = openSocket(family, protocol, ps.control, p, hopsLeft[:]...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoPing, err)
 	}
-	socket, err := newSocket(conn, hopsLeft[:]...)
+	if err = p.connect(ip); err == nil {
+		err = ps.poller.watch(p.socket)
+	}
 	if err != nil {
+		p.socket.close()
 		return nil, err
 	}
-	p := &pinger{socket: socket, remote: ip, ended: make(chan struct{})}
-	go func() {
-		defer close(p.ended)
-		socket.receive(func(b datagram.Batch, _ netip.AddrPort) {
-			if len(b.Payload) > echoHeader {
-				b.Payload = b.Payload[echoHeader:]
-				p.hand(b)
-			}
-		}, p.failed)
-	}()
 	return p, nil
 }
 
-// openPing returns a socket for pings that is connected to ip.
-func (d *Direct) openPing(ip netip.Addr) (*net.UDPConn, error) {
-	network, family, protocol := "ip4:icmp", unix.AF_INET, unix.IPPROTO_ICMP
-	var to unix.Sockaddr
-	if ip.Is4() {
-		to = &unix.SockaddrInet4{Addr: ip.As4()}
-	} else {
-		network, family, protocol = "ip6:ipv6-icmp", unix.AF_INET6, unix.IPPROTO_ICMPV6
-		to = &unix.SockaddrInet6{Addr: ip.As16()}
+// took hands over an answer.
+func (p *pinger) took(b datagram.Batch, _ netip.AddrPort) {
+	if len(b.Payload) > echoHeader {
+		b.Payload = b.Payload[echoHeader:]
+		p.hand(b)
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	file := os.NewFile(uintptr(fd), network)
-	defer file.Close()
-	if d.Control != nil {
-		raw, err := file.SyscallConn()
-		if err != nil {
-			return nil, err
-		}
-		if err := d.Control(network, ip.String(), raw); err != nil {
-			return nil, err
-		}
-	}
-	if err := unix.Connect(fd, to); err != nil {
-		return nil, os.NewSyscallError("connect", err)
-	}
-	conn, err := net.FilePacketConn(file)
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.UDPConn), nil
 }
 
 func (p *pinger) failed(e *PathError) {
@@ -99,6 +74,8 @@ func (p *pinger) failed(e *PathError) {
 	p.fail(e)
 }
 
+func (p *pinger) broke() { p.ended.Do(func() { close(p.done) }) }
+
 // Send sends a ping.
 func (p *pinger) Send(b datagram.Batch) error {
 	buf := datagram.Take()
@@ -108,19 +85,21 @@ func (p *pinger) Send(b datagram.Batch) error {
 		buf[0] = echoRequest6
 	}
 	b.Payload = buf[:echoHeader+copy(buf[echoHeader:], b.Payload)]
-	return p.socket.Send(b, netip.AddrPort{}, p.failed)
+	return p.socket.Send(b, netip.AddrPort{})
 }
 
-func (p *pinger) Done() <-chan struct{} { return p.ended }
-func (p *pinger) LocalAddr() net.Addr   { return localAddr(p.socket.conn, p.remote) }
+func (p *pinger) Done() <-chan struct{} { return p.done }
+func (p *pinger) LocalAddr() net.Addr   { return localAddr(p.localPort(), p.remote) }
 func (p *pinger) RemoteAddr() net.Addr {
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.remote, 0))
 }
 
-func (p *pinger) Close() error {
-	p.stop()
-	var err error
-	p.closed.Do(func() { err = p.socket.close() })
-	<-p.ended
+func (p *pinger) Close() (err error) {
+	p.closed.Do(func() {
+		p.stop()
+		p.broke()
+		p.poller.leave(p.socket)
+		err = p.socket.close()
+	})
 	return err
 }

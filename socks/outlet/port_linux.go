@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -43,18 +44,30 @@ type Peer interface {
 	Close() error
 }
 
-// ports are those of the host that clients use. A name that stands for the
-// same address as another needs a second one: an answer tells only where it
-// comes from.
-type ports struct {
+// control sets options of a socket, see net.Dialer.
+type control func(network, address string, c syscall.RawConn) error
+
+// Ports are those of the host by which clients send datagrams, of one Direct or
+// of several. A name that stands for the same address as another needs a second
+// one: an answer tells only where it comes from.
+type Ports struct {
+	control  control
+	reserved func(port uint16) bool // may be nil
+	poller   *poller
+
 	mu     sync.Mutex
 	opened map[netip.AddrPort][]*port // by client; guarded by mu
 }
 
+// NewPorts returns Ports whose sockets are set up by control, which may be nil.
+// A port that is reserved is no client's; reserved may be nil.
+func NewPorts(control func(network, address string, c syscall.RawConn) error, reserved func(port uint16) bool) *Ports {
+	return &Ports{control: control, reserved: reserved, poller: newPoller(), opened: make(map[netip.AddrPort][]*port)}
+}
+
 // port is one UDP port of the host.
 type port struct {
-	socket *socket
-	ended  chan struct{} // closed when nothing is received any more
+	*socket
 
 	mu    sync.Mutex
 	peers map[netip.AddrPort]*peer // guarded by mu
@@ -76,37 +89,51 @@ func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPor
 		return nil, err
 	}
 	if network == "icmp" {
-		return d.ping(ip)
+		return d.Ports.ping(ip)
 	}
-	return d.ports.reach(client, netip.AddrPortFrom(ip, dest.Port), func() (*socket, error) { return d.open(ctx, client) })
+	return d.Ports.reach(client, netip.AddrPortFrom(ip, dest.Port))
 }
 
 // lastSystemPort is the last one that a client's own port does not call for
 // (RFC 6335, section 6): a server of this host may want it.
 const lastSystemPort = 1023
 
-// open returns a socket for both families, by the port that the client has
-// where it is free. To hosts that the client knows the real addresses of, the
-// kernel's NAT keeps that port, too, so that all see one.
-func (d *Direct) open(ctx context.Context, client netip.AddrPort) (*socket, error) {
-	lc := net.ListenConfig{Control: d.Control}
-	var conn net.PacketConn
-	err := error(unix.EADDRINUSE)
-	if client.Port() > lastSystemPort {
-		conn, err = lc.ListenPacket(ctx, "udp", fmt.Sprintf(":%d", client.Port()))
-	}
-	if err != nil {
-		conn, err = lc.ListenPacket(ctx, "udp", ":0")
+// open returns a port for both families, the one that the client has where it
+// is neither reserved nor taken. To hosts that the client knows the real addresses of,
+// the kernel's NAT keeps that port, too, so that all see one.
+func (ps *Ports) open(client netip.AddrPort) (*port, error) {
+	o := &port{peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer)}
+	options := []option{{unix.IPPROTO_UDP, unix.UDP_GRO, 1}, {unix.SOL_IPV6, unix.IPV6_V6ONLY, 0}}
+	var err error
+	for _, family := range []int{unix.AF_INET6, unix.AF_INET} {
+		o.socket, err = openSocket(family, 0, ps.control, o, options...)
+		if !errors.Is(err, unix.EAFNOSUPPORT) {
+			break
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return newSocket(conn.(*net.UDPConn), option{unix.IPPROTO_UDP, unix.UDP_GRO, 1})
+	err = unix.EADDRINUSE
+	if own := client.Port(); own > lastSystemPort && (ps.reserved == nil || !ps.reserved(own)) {
+		err = o.bind(own)
+	}
+	if err != nil {
+		err = o.bind(0)
+	}
+	if err == nil {
+		err = ps.poller.watch(o.socket)
+	}
+	if err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
 }
 
 // reach returns the Peer at remote of a client, by the first of the client's
 // ports that has no other one there.
-func (ps *ports) reach(client, remote netip.AddrPort, open func() (*socket, error)) (*peer, error) {
+func (ps *Ports) reach(client, remote netip.AddrPort) (*peer, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	p := &peer{ports: ps, client: client, remote: remote, done: make(chan struct{})}
@@ -115,14 +142,12 @@ func (ps *ports) reach(client, remote netip.AddrPort, open func() (*socket, erro
 			return p, nil
 		}
 	}
-	socket, err := open()
+	port, err := ps.open(client)
 	if err != nil {
 		return nil, err
 	}
-	port := &port{socket: socket, ended: make(chan struct{}), peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer)}
 	port.add(p)
 	ps.opened[client] = append(ps.opened[client], port)
-	go port.receive()
 	return p, nil
 }
 
@@ -159,30 +184,31 @@ func (o *port) remove(p *peer) (last bool) {
 	return len(o.peers) == 0
 }
 
-// receive hands what comes in to the peer that it comes from.
-func (o *port) receive() {
-	defer close(o.ended)
-	o.socket.receive(func(b datagram.Batch, from netip.AddrPort) {
-		p, same := o.find(from)
-		if p == nil {
-			return // of a stranger
-		}
-		if !same {
-			b.Port = from.Port()
-		}
-		p.hand(b)
-	}, o.failed)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, p := range o.peers {
-		p.end()
+// took hands what comes in to the peer that it comes from.
+func (o *port) took(b datagram.Batch, from netip.AddrPort) {
+	p, same := o.find(from)
+	if p == nil {
+		return // of a stranger
 	}
+	if !same {
+		b.Port = from.Port()
+	}
+	p.hand(b)
 }
 
 // failed hands e to the peer that it is about.
 func (o *port) failed(e *PathError) {
 	if p, same := o.find(e.dest); same {
 		p.fail(e)
+	}
+}
+
+// broke ends all peers.
+func (o *port) broke() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.peers {
+		p.end()
 	}
 }
 
@@ -198,7 +224,7 @@ func (o *port) find(at netip.AddrPort) (p *peer, same bool) {
 
 // peer is a Peer by UDP.
 type peer struct {
-	ports  *ports
+	ports  *Ports
 	port   *port
 	client netip.AddrPort
 	remote netip.AddrPort
@@ -208,9 +234,9 @@ type peer struct {
 	closed sync.Once
 }
 
-func (p *peer) Send(b datagram.Batch) error { return p.port.socket.Send(b, p.remote, p.port.failed) }
+func (p *peer) Send(b datagram.Batch) error { return p.port.Send(b, p.remote) }
 func (p *peer) Done() <-chan struct{}       { return p.done }
-func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.socket.conn, p.remote.Addr()) }
+func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.localPort(), p.remote.Addr()) }
 func (p *peer) RemoteAddr() net.Addr        { return net.UDPAddrFromAddrPort(p.remote) }
 func (p *peer) end()                        { p.ended.Do(func() { close(p.done) }) }
 
@@ -220,8 +246,8 @@ func (p *peer) Close() (err error) {
 		p.stop()
 		p.end()
 		if p.ports.leave(p) {
-			err = p.port.socket.close()
-			<-p.port.ended
+			p.ports.poller.leave(p.port.socket)
+			err = p.port.close()
 		}
 	})
 	return err
@@ -229,7 +255,7 @@ func (p *peer) Close() (err error) {
 
 // leave removes p, and reports whether it was the last one of its port, which
 // nobody finds any more then.
-func (ps *ports) leave(p *peer) (last bool) {
+func (ps *Ports) leave(p *peer) (last bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if !p.port.remove(p) {
@@ -244,12 +270,11 @@ func (ps *ports) leave(p *peer) (last bool) {
 
 // localAddr returns the local address of an unconnected socket, in the family
 // of who it talks to.
-func localAddr(conn *net.UDPConn, remote netip.Addr) net.Addr {
-	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+func localAddr(port uint16, remote netip.Addr) net.Addr {
 	if remote.Is4() {
-		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), local.Port()))
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
 	}
-	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), local.Port()))
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Unspecified(), port))
 }
 
 // receiver is who gets what comes in, once there is somebody.
@@ -287,5 +312,3 @@ func (r *receiver) fail(e *PathError) {
 		failed(e)
 	}
 }
-
-var errNoPing = errors.New("opening a socket for pings, which sysctl net.ipv4.ping_group_range has to allow")

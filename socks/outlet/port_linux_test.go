@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sixgate/socks"
 	"sixgate/socks/datagram"
 )
@@ -83,7 +85,7 @@ func from(t *testing.T, c *net.UDPConn) netip.AddrPort {
 // One port of a client is one port to all its peers of both families, and no
 // other client's (RFC 4787, section 4.1).
 func TestPortIsKept(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{known: map[string]string{"also.test": "127.0.0.1"}}})
+	d := NewDirect(DirectConfig{Resolver: &hosts{known: map[string]string{"also.test": "127.0.0.1"}}, Ports: NewPorts(nil, nil)})
 	one, other, six := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0"), far(t, "[::1]:0")
 	ports := map[string]uint16{}
 	for _, client := range []string{"192.0.2.2:1000", "192.0.2.2:1001", "192.0.2.3:1000"} {
@@ -114,7 +116,7 @@ func TestPortIsKept(t *testing.T) {
 
 // A client's port is kept where it is free, and is not a server's.
 func TestPortIsTheClients(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{}})
+	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
 	c := far(t, "127.0.0.1:0")
 	ask := func(client netip.AddrPort) uint16 {
 		p := reach(t, d, client.String(), destOf(c))
@@ -139,6 +141,9 @@ func TestPortIsTheClients(t *testing.T) {
 	if got := ask(netip.AddrPortFrom(other, port)); got == port {
 		t.Errorf("two clients have port %d", port)
 	}
+	if d.Ports.reserved = func(p uint16) bool { return p == port }; ask(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.4"), port)) == port {
+		t.Errorf("port %d, which is reserved, was taken", port)
+	}
 	if got := ask(netip.AddrPortFrom(one, 123)); got <= lastSystemPort {
 		t.Errorf("port 123 became %d", got)
 	}
@@ -146,7 +151,7 @@ func TestPortIsTheClients(t *testing.T) {
 
 // A Peer is heard from its other ports, and nobody else is heard.
 func TestPortFilters(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{}})
+	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
 	asked, elsewhere, stranger := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0"), far(t, "127.0.0.2:0")
 	p := reach(t, d, "192.0.2.2:1000", destOf(asked))
 	got := sinkOf(p)
@@ -168,7 +173,7 @@ func TestPortFilters(t *testing.T) {
 // What ICMP tells reaches the Peer that it is about.
 func TestPortRefused(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
 		closed, open := far(t, at), far(t, at)
 		closed.Close()
 		p, other := reach(t, d, "192.0.2.2:1000", destOf(closed)), reach(t, d, "192.0.2.2:1000", destOf(open))
@@ -192,7 +197,7 @@ func TestPortRefused(t *testing.T) {
 // Several datagrams go in one call and come in one call, and stay themselves.
 func TestPortBatches(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
 		c := far(t, at)
 		p := reach(t, d, "192.0.2.2:1000", destOf(c))
 		sent := datagram.Batch{Payload: []byte("aaaabbbbcc"), Size: 4, TTL: 64, Whole: true}
@@ -213,7 +218,7 @@ func TestPortBatches(t *testing.T) {
 // that tells what would fit.
 func TestPortTooLarge(t *testing.T) {
 	for at, headers := range map[string]int{"127.0.0.1:0": 28, "[::1]:0": 48} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
 		c := far(t, at)
 		p := reach(t, d, "192.0.2.2:1000", destOf(c))
 		got := sinkOf(p)
@@ -238,7 +243,7 @@ func TestPortTooLarge(t *testing.T) {
 
 // The last Peer of a port closes it, and a Peer closed is closed.
 func TestPortCloses(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{}})
+	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
 	one, other := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0")
 	p, q := reach(t, d, "192.0.2.2:1000", destOf(one)), reach(t, d, "192.0.2.2:1000", destOf(other))
 	p.Close()
@@ -251,44 +256,53 @@ func TestPortCloses(t *testing.T) {
 	if err := q.Send(datagram.Batch{Payload: []byte("x"), TTL: 64}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after all were closed: %v", err)
 	}
-	if len(d.ports.opened) != 0 {
-		t.Errorf("left: %v", d.ports.opened)
+	if len(d.Ports.opened) != 0 {
+		t.Errorf("left: %v", d.Ports.opened)
 	}
 }
 
+// echo is a far end that sends back what it gets, with the same header.
+type echo struct {
+	*socket
+	came chan datagram.Batch
+}
+
+func (e *echo) took(b datagram.Batch, from netip.AddrPort) {
+	e.came <- b
+	e.Send(b, from)
+}
+
+func (e *echo) failed(*PathError) {}
+func (e *echo) broke()            {}
+
 // Hop limit, DSCP and ECN go out as they came in, and come in as they were.
 func TestPortHeader(t *testing.T) {
-	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}})
-		c := far(t, at)
-		p := reach(t, d, "192.0.2.2:1000", destOf(c))
-		there, err := newSocket(c, hopsLeft[:]...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		came := make(chan datagram.Batch, 10)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			there.receive(func(b datagram.Batch, from netip.AddrPort) {
-				came <- b
-				there.Send(b, from, func(*PathError) {})
-			}, func(*PathError) {})
-		}()
+	poller := newPoller()
+	there := &echo{came: make(chan datagram.Batch, 10)}
+	var err error
+	if there.socket, err = openSocket(unix.AF_INET6, 0, nil, there, hopsLeft[:]...); err != nil {
+		t.Fatal(err)
+	}
+	defer there.close()
+	if err := errors.Join(there.bind(0), poller.watch(there.socket)); err != nil {
+		t.Fatal(err)
+	}
+	defer poller.leave(there.socket)
+	for _, at := range []string{"127.0.0.1", "::1"} {
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+		p := reach(t, d, "192.0.2.2:1000", socks.Addr{IP: netip.MustParseAddr(at), Port: there.localPort()})
 		back := sinkOf(p)
 		for _, want := range []datagram.Batch{{TOS: 46<<2 | 1, TTL: 9}, {TOS: 2, TTL: 255, Whole: true}, {TTL: 64}} {
 			want.Payload = []byte("x")
 			if err := p.Send(want); err != nil {
 				t.Fatal(err)
 			}
-			if got := next(t, came); got.TOS != want.TOS || got.TTL != want.TTL {
+			if got := next(t, there.came); got.TOS != want.TOS || got.TTL != want.TTL {
 				t.Errorf("%s: traffic class %#x and %d hops, want %#x and %d", at, got.TOS, got.TTL, want.TOS, want.TTL)
 			}
 			if got := next(t, back.came); got.TOS != want.TOS {
 				t.Errorf("%s: traffic class %#x came back, want %#x", at, got.TOS, want.TOS)
 			}
 		}
-		c.Close()
-		<-done
 	}
 }

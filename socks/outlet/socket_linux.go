@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"syscall"
@@ -17,18 +18,30 @@ import (
 
 // socket is a kernel's socket for datagrams of one or both families that is
 // asked for all it knows of them.
+//
+// Its system calls never wait, and are made without telling Go's scheduler of
+// them: for a call of a few microseconds that costs as much again.
 type socket struct {
-	conn *net.UDPConn // or one of pings
-	raw  syscall.RawConn
-	six  bool // of AF_INET6, so that it takes IPv4 in mapped addresses
+	file  *os.File // a blocking one, so that Go's own poller leaves it alone
+	raw   syscall.RawConn
+	six   bool // of AF_INET6, so that it takes IPv4 in mapped addresses
+	owner owner
 
 	mu       sync.Mutex // guards what follows: one sends at a time
 	control  []byte
-	to4      unix.SockaddrInet4
-	to6      unix.SockaddrInet6
 	set      [2]header // what the socket sends with, IPv4 and IPv6
 	send     sending   // what is being sent
 	sendOnce func(fd uintptr)
+}
+
+// owner is whom a socket tells what it hears. None of its methods may wait.
+type owner interface {
+	// took gets what comes in, one call at a time.
+	took(b datagram.Batch, from netip.AddrPort)
+	// failed gets what became of what was sent.
+	failed(*PathError)
+	// broke tells that nothing comes in any more.
+	broke()
 }
 
 // header is what of a datagram's IP header is set on a socket: it seldom
@@ -40,10 +53,9 @@ type header struct {
 
 // sending is a call of Send.
 type sending struct {
-	b      datagram.Batch
-	to     netip.AddrPort
-	failed func(*PathError)
-	err    error
+	b   datagram.Batch
+	to  netip.AddrPort
+	err error
 }
 
 // option is a socket option.
@@ -66,54 +78,93 @@ var telling = [2][]option{
 // hopsLeft are those for pings beside them: users look at that.
 var hopsLeft = [2]option{{unix.SOL_IP, unix.IP_RECVTTL, 1}, {unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1}}
 
-// newSocket takes conn for its own, with more options.
-func newSocket(conn *net.UDPConn, more ...option) (*socket, error) {
-	raw, err := conn.SyscallConn()
+// openSocket returns a socket of a family and a protocol for its owner, set up
+// by control, which may be nil, and with more options.
+func openSocket(family, protocol int, control control, owner owner, more ...option) (*socket, error) {
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		conn.Close()
-		return nil, err
+		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &socket{conn: conn, raw: raw}
+	s := &socket{file: os.NewFile(uintptr(fd), "datagrams"), six: family == unix.AF_INET6, owner: owner}
 	s.sendOnce = s.sendLocked
-	if err := s.setUp(more); err != nil {
-		conn.Close()
+	if s.raw, err = s.file.SyscallConn(); err == nil && control != nil {
+		err = control("udp", "", s.raw)
+	}
+	if err == nil {
+		err = s.setUp(more)
+	}
+	if err != nil {
+		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
 func (s *socket) setUp(more []option) error {
-	var failed error
-	err := s.raw.Control(func(fd uintptr) {
-		domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-		if s.six = domain == unix.AF_INET6; err != nil {
-			failed = err
-			return
-		}
-		needed, wanted := telling[0], more
-		if s.six {
-			needed, wanted = telling[1], append(more, telling[0]...) // for IPv4 beside it, where the socket has that
-		}
+	needed, wanted := telling[0], more
+	if s.six {
+		needed, wanted = telling[1], append(more, telling[0]...) // for IPv4 beside it, where the socket has that
+	}
+	return s.with(func(fd int) error {
+		var failed error
 		for _, o := range needed {
-			if err := unix.SetsockoptInt(int(fd), o.level, o.name, o.value); err != nil {
+			if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
 				failed = err
 			}
 		}
 		for _, o := range wanted {
-			unix.SetsockoptInt(int(fd), o.level, o.name, o.value) // nothing depends on it
+			unix.SetsockoptInt(fd, o.level, o.name, o.value) // nothing depends on it
 		}
+		return failed
 	})
+}
+
+// with calls f with the descriptor.
+func (s *socket) with(f func(fd int) error) (failed error) {
+	err := s.raw.Control(func(fd uintptr) { failed = f(int(fd)) })
 	return errors.Join(err, failed)
 }
 
+// bind gives the socket a port of all addresses of the host; 0: any one.
+func (s *socket) bind(port uint16) error {
+	return s.with(func(fd int) error {
+		if s.six {
+			return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)}))
+		}
+		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: int(port)}))
+	})
+}
+
+// connect makes to the only one that the socket hears.
+func (s *socket) connect(to netip.Addr) error {
+	return s.with(func(fd int) error {
+		if s.six {
+			return os.NewSyscallError("connect", unix.Connect(fd, &unix.SockaddrInet6{Addr: to.As16()}))
+		}
+		return os.NewSyscallError("connect", unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4()}))
+	})
+}
+
+// localPort returns the port that the socket has; for pings, that is the
+// identifier.
+func (s *socket) localPort() uint16 {
+	var local netip.AddrPort
+	s.with(func(fd int) error {
+		a, err := unix.Getsockname(fd)
+		local = addrPortOf(a)
+		return err
+	})
+	return local.Port()
+}
+
 // Send sends b to to, where the socket is not connected. An error is about b,
-// and may be a PathError; failed gets those of earlier datagrams.
-func (s *socket) Send(b datagram.Batch, to netip.AddrPort, failed func(*PathError)) error {
+// and may be a PathError; the owner gets those of earlier datagrams.
+func (s *socket) Send(b datagram.Batch, to netip.AddrPort) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.send = sending{b: b, to: to, failed: failed}
-	if err := s.raw.Control(s.sendOnce); err != nil {
-		return err
+	s.send = sending{b: b, to: to}
+	if s.raw.Control(s.sendOnce) != nil {
+		return net.ErrClosed // nothing else is in its way
 	}
 	return s.send.err
 }
@@ -122,31 +173,16 @@ func (s *socket) Send(b datagram.Batch, to netip.AddrPort, failed func(*PathErro
 func (s *socket) sendLocked(fd uintptr) {
 	b := s.send.b
 	s.setHeaderLocked(int(fd), b)
-	err := s.sendMessageLocked(int(fd), b)
-	if b.Size > 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EIO)) {
+	err := s.sendMessageLocked(fd, b)
+	if b.Size > 0 && (err == unix.EINVAL || err == unix.EMSGSIZE || err == unix.EIO) {
 		for one := range b.Each { // larger than the path takes, or too many
-			err = s.sendMessageLocked(int(fd), one)
+			err = s.sendMessageLocked(fd, one)
 		}
 	}
-	if errors.Is(err, unix.EMSGSIZE) {
-		err = tooLarge(int(fd), b, s.send.failed)
-	}
-	s.send.err = err
-}
-
-// tooLarge returns the error that the kernel keeps for a datagram that does
-// not fit its path, or nil where another goroutine got it, and tells of it.
-func tooLarge(fd int, b datagram.Batch, failed func(*PathError)) error {
-	for {
-		switch e := nextError(fd); {
-		case e == nil:
-			return nil
-		case e.errno == unix.EMSGSIZE && !e.offender.IsValid():
-			e.quoted = b.Payload[:min(len(b.Payload), maxQuoted)]
-			return e
-		default:
-			failed(e)
-		}
+	if err == unix.EMSGSIZE {
+		s.send.err = tooLarge(int(fd), b, s.owner.failed)
+	} else if err != 0 {
+		s.send.err = err
 	}
 }
 
@@ -177,50 +213,78 @@ func (s *socket) setHeaderLocked(fd int, b datagram.Batch) {
 	*is = want
 }
 
-func (s *socket) sendMessageLocked(fd int, b datagram.Batch) error {
+func (s *socket) sendMessageLocked(fd uintptr, b datagram.Batch) syscall.Errno {
 	s.control = s.control[:0]
 	if b.Size > 0 {
 		s.control = appendSize(s.control, uint16(b.Size))
 	}
-	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
-	_, err := unix.SendmsgN(fd, b.Payload, s.control, s.addressLocked(s.send.to), flags)
-	if isLate(err) { // of an earlier datagram, perhaps, and told once
-		drain(fd, s.send.failed)
-		_, err = unix.SendmsgN(fd, b.Payload, s.control, s.addressLocked(s.send.to), flags)
+	errno := sendMessage(fd, b.Payload, s.control, s.send.to, s.six)
+	if isLate(errno) { // of an earlier datagram, perhaps, and told once
+		drain(int(fd), s.owner.failed)
+		errno = sendMessage(fd, b.Payload, s.control, s.send.to, s.six)
 	}
-	return err
+	return errno
 }
 
-// drain hands all errors in a socket's queue to failed, and reports whether
-// there was any.
-func drain(fd int, failed func(*PathError)) (any bool) {
-	for e := nextError(fd); e != nil; e = nextError(fd) {
-		failed(e)
-		any = true
+func (s *socket) close() error { return s.file.Close() }
+
+// sendMessage is sendmsg(2) to to, where that is valid, and never waits.
+func sendMessage(fd uintptr, payload, control []byte, to netip.AddrPort, six bool) syscall.Errno {
+	var (
+		room    unix.RawSockaddrInet6 // with room for one of IPv4
+		vector  = unix.Iovec{Base: unsafe.SliceData(payload)}
+		message = unix.Msghdr{Iov: &vector, Control: unsafe.SliceData(control)}
+	)
+	vector.SetLen(len(payload))
+	message.SetIovlen(1)
+	message.SetControllen(len(control))
+	if to.IsValid() {
+		message.Name = (*byte)(unsafe.Pointer(&room))
+		message.Namelen = putAddress(&room, to, six)
 	}
-	return any
+	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&message)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return errno
 }
 
-// isLate reports whether err may be what became of an earlier datagram.
-func isLate(err error) bool {
-	switch err {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.ENOPROTOOPT, unix.EPROTO, unix.EOPNOTSUPP:
-		return true
+// putAddress writes an address, of IPv4 as IPv6 maps it if six, and returns its
+// size in bytes.
+func putAddress(room *unix.RawSockaddrInet6, a netip.AddrPort, six bool) uint32 {
+	if six {
+		*room = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: a.Addr().As16()}
+		putPort(&room.Port, a.Port())
+		return unix.SizeofSockaddrInet6
 	}
-	return false
+	four := (*unix.RawSockaddrInet4)(unsafe.Pointer(room))
+	*four = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.Addr().As4()}
+	putPort(&four.Port, a.Port())
+	return unix.SizeofSockaddrInet4
 }
 
-// addressLocked returns to for the kernel, or nil for a connected socket.
-func (s *socket) addressLocked(to netip.AddrPort) unix.Sockaddr {
-	switch {
-	case !to.IsValid():
-		return nil
-	case s.six:
-		s.to6.Addr, s.to6.Port = to.Addr().As16(), int(to.Port())
-		return &s.to6
+// putPort writes a port in the order of the network.
+func putPort(room *uint16, port uint16) {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(room))[:], port)
+}
+
+// addressOf reads an address that is of IPv4 if its family says so.
+func addressOf(room *unix.RawSockaddrInet6) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&room.Port))[:])
+	switch room.Family {
+	case unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(room)).Addr), port)
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(room.Addr).Unmap(), port)
 	}
-	s.to4.Addr, s.to4.Port = to.Addr().As4(), int(to.Port())
-	return &s.to4
+	return netip.AddrPort{}
+}
+
+func addrPortOf(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // appendSize appends the control message by which the kernel cuts a payload
@@ -249,184 +313,3 @@ func appendMessage(c []byte, level, kind int, data []byte) []byte {
 	}
 	return c
 }
-
-// controlRoom is room for what the kernel tells of a datagram or an error.
-const controlRoom = 256
-
-// read returns what came in next, and from where, if anything did. It is
-// recvmsg(2) without what unix.Recvmsg does beside it: a getsockopt(2) for each
-// address, and to allocate that.
-func read(fd uintptr, buf []byte) (datagram.Batch, netip.AddrPort, error) {
-	var (
-		control [controlRoom]byte
-		from    unix.RawSockaddrInet6 // with room for one of IPv4
-		vector  = unix.Iovec{Base: &buf[0]}
-		message = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&from)), Namelen: unix.SizeofSockaddrInet6, Iov: &vector, Control: &control[0]}
-	)
-	vector.SetLen(len(buf))
-	message.SetIovlen(1)
-	message.SetControllen(len(control))
-	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&message)), unix.MSG_DONTWAIT)
-	if errno != 0 {
-		return datagram.Batch{}, netip.AddrPort{}, errno
-	}
-	b := datagram.Batch{Payload: buf[:n], TTL: 64}
-	for rest := control[:message.Controllen]; len(rest) > 0; {
-		h, data, next, err := unix.ParseOneSocketControlMessage(rest)
-		if err != nil {
-			break
-		}
-		rest = next
-		switch (option{int(h.Level), int(h.Type), 0}) {
-		case option{unix.SOL_IP, unix.IP_TTL, 0}, option{unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 0}:
-			b.TTL = uint8(binary.NativeEndian.Uint32(data))
-		case option{unix.SOL_IP, unix.IP_TOS, 0}: // one octet
-			b.TOS = data[0]
-		case option{unix.SOL_IPV6, unix.IPV6_TCLASS, 0}:
-			b.TOS = uint8(binary.NativeEndian.Uint32(data))
-		case option{unix.IPPROTO_UDP, unix.UDP_GRO, 0}:
-			if b.Size = int(binary.NativeEndian.Uint32(data)); b.Size >= int(n) {
-				b.Size = 0
-			}
-		}
-	}
-	return b, source(&from), nil
-}
-
-// source reads an address that is of IPv4 if its family says so.
-func source(from *unix.RawSockaddrInet6) netip.AddrPort {
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&from.Port))[:])
-	switch from.Family {
-	case unix.AF_INET:
-		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(from)).Addr), port)
-	case unix.AF_INET6:
-		return netip.AddrPortFrom(netip.AddrFrom16(from.Addr).Unmap(), port)
-	}
-	return netip.AddrPort{}
-}
-
-func addrPortOf(a unix.Sockaddr) netip.AddrPort {
-	switch a := a.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// maxQuoted is more of a payload than a client is told again.
-const maxQuoted = 1280
-
-// nextError takes an error out of a socket's queue; it is nil where that is
-// empty.
-func nextError(fd int) *PathError {
-	var control [controlRoom]byte
-	var quoted [maxQuoted]byte
-	for {
-		n, m, _, to, err := unix.Recvmsg(fd, quoted[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
-		if err != nil {
-			return nil
-		}
-		for rest := control[:m]; len(rest) > 0; {
-			h, data, next, err := unix.ParseOneSocketControlMessage(rest)
-			if err != nil {
-				break
-			}
-			rest = next
-			six := h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_RECVERR
-			if len(data) < extendedError || !six && (h.Level != unix.SOL_IP || h.Type != unix.IP_RECVERR) {
-				continue
-			}
-			e := parseError(data, addrPortOf(to))
-			e.quoted = append([]byte(nil), quoted[:n]...)
-			return e
-		}
-	}
-}
-
-// extendedError is the size of a struct sock_extended_err, in bytes: errno,
-// origin, type, code, padding, info, data (recvmsg(2), ip(7)); the address of
-// who told it follows.
-const extendedError = 16
-
-// What ICMP says that its errno does not (RFC 792; RFC 1812, section 5.2.7.1;
-// RFC 4443, section 3.3).
-const (
-	typeUnreachable4  = 3
-	typeTimeExceeded4 = 11
-	typeTimeExceeded6 = 3
-)
-
-func parseError(b []byte, dest netip.AddrPort) *PathError {
-	e := &PathError{dest: dest, errno: syscall.Errno(binary.NativeEndian.Uint32(b))}
-	origin, kind, code := b[4], b[5], b[6]
-	info := int(binary.NativeEndian.Uint32(b[8:]))
-	headers := 20 + 8 // of IP and UDP, or ICMP
-	if dest.Addr().Is6() {
-		headers = 40 + 8
-	}
-	if e.errno == unix.EMSGSIZE {
-		e.room = max(0, info-headers)
-	}
-	switch origin {
-	case unix.SO_EE_ORIGIN_ICMP:
-		e.hops = kind == typeTimeExceeded4
-		if kind == typeUnreachable4 && (code == 9 || code == 10 || code == 13) {
-			e.errno = unix.EACCES // prohibited; the kernel has EHOSTUNREACH and the like
-		}
-	case unix.SO_EE_ORIGIN_ICMP6:
-		e.hops = kind == typeTimeExceeded6
-	default:
-		return e
-	}
-	if e.offender = parseOffender(b[extendedError:]); e.offender == dest.Addr() {
-		e.offender = netip.Addr{}
-	}
-	return e
-}
-
-// parseOffender reads a struct sockaddr_in or sockaddr_in6.
-func parseOffender(b []byte) netip.Addr {
-	if len(b) < 8 {
-		return netip.Addr{}
-	}
-	switch family := binary.NativeEndian.Uint16(b); {
-	case family == unix.AF_INET:
-		return netip.AddrFrom4([4]byte(b[4:]))
-	case family == unix.AF_INET6 && len(b) >= 24:
-		return netip.AddrFrom16([16]byte(b[8:])).Unmap()
-	}
-	return netip.Addr{}
-}
-
-// receive calls take with what comes in, and failed with what the network
-// tells, until the socket is closed. A buffer is held only while something is
-// there.
-func (s *socket) receive(take func(datagram.Batch, netip.AddrPort), failed func(*PathError)) {
-	for {
-		err := s.raw.Read(func(fd uintptr) bool {
-			buf := datagram.Take()
-			defer buf.Give()
-			for {
-				b, from, err := read(fd, buf[:])
-				switch {
-				case err == nil:
-					take(b, from)
-				case errors.Is(err, unix.EAGAIN):
-					return false
-				case errors.Is(err, unix.EINTR):
-				default: // what an earlier datagram met; there may be one of a large one's
-					if !drain(int(fd), failed) && !isLate(err) {
-						return true
-					}
-				}
-			}
-		})
-		if errors.Is(err, net.ErrClosed) || err == nil {
-			return
-		}
-	}
-}
-
-func (s *socket) close() error { return s.conn.Close() }
