@@ -20,14 +20,12 @@ import (
 )
 
 const (
-	// misses is how many connections in a row the kernel may fail to take
-	// before it gets no more for a pause, where each cost its client at least
-	// what is dear: what the kernel sends back at once costs nothing. A client
-	// can feign such failures. What it gains is that connections go by the
-	// stack for a while.
+	// misses is how many connections in a row may be lost in the kernel before
+	// it gets no more for a pause: what it sends back at once costs nothing. A
+	// client can feign such failures. What it gains is that connections go by
+	// the stack for a while.
 	misses = 3
 	pause  = time.Minute
-	dear   = time.Second / 2
 
 	// synAckRetries makes the kernel send a SYN-ACK at 0, 1, 3 and 7 s and
 	// forget the SYN at 15 s, as the stack does.
@@ -192,13 +190,16 @@ func (h *handover) accept(ctx context.Context, r *stack.TCPRequest) (net.Conn, e
 	if arrived == nil {
 		return nil, stack.ErrNotTaken
 	}
-	began := time.Now()
-	conn, err := r.HandBack(ctx, arrived)
+	conn, err := r.HandBack(ctx, arrived, func() bool {
+		carried, err := host.Carries(e.client, e.dest)
+		return carried || err != nil // nobody knows
+	})
 	if err != nil {
 		h.forget(e, arrived)
+		return nil, err
 	}
-	h.learn(err, time.Since(began))
-	return conn, err
+	h.taken()
+	return conn, nil
 }
 
 // expect returns where the connection of e will arrive, or nil where none is to
@@ -236,17 +237,18 @@ func refuse(conn *net.TCPConn) {
 	conn.Close()
 }
 
-// learn makes a pause where the kernel takes nothing.
-func (h *handover) learn(err error, took time.Duration) {
+// taken notes that the kernel has taken a connection.
+func (h *handover) taken() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch {
-	case err == nil:
-		h.missed = 0
-		return
-	case !errors.Is(err, stack.ErrNotTaken), took < dear:
-		return
-	}
+	h.missed = 0
+}
+
+// lost notes that a connection was lost in the kernel although its client is
+// there, and makes a pause where that is so of several.
+func (h *handover) lost() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.missed++; h.missed >= misses {
 		h.missed, h.resume = 0, time.Now().Add(pause)
 		h.log.Warn("the kernel takes over no connections, perhaps another firewall drops what comes from the TUN device", "pause", pause)
@@ -294,9 +296,13 @@ type kernelPending struct {
 
 // Accept leaves the connection to the kernel where it can.
 func (p kernelPending) Accept(bound netip.AddrPort) (net.Conn, error) {
-	conn, err := p.handover.accept(p.ctx, p.TCPRequest)
-	if errors.Is(err, stack.ErrNotTaken) {
-		return p.TCPRequest.Accept(bound)
+	conn, failed := p.handover.accept(p.ctx, p.TCPRequest)
+	if !errors.Is(failed, stack.ErrNotTaken) {
+		return conn, failed
+	}
+	conn, err := p.TCPRequest.Accept(bound)
+	if err == nil && errors.Is(failed, stack.ErrLost) {
+		p.handover.lost()
 	}
 	return conn, err
 }

@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"syscall"
 	"time"
@@ -17,19 +18,26 @@ import (
 // still without an answer, and may be accepted.
 var ErrNotTaken = errors.New("the kernel does not take it")
 
-// soonest is how soon a client may repeat a SYN. What comes before is a copy
-// that the network made.
+// ErrLost is an ErrNotTaken of a SYN that was not sent back: it, or what the
+// kernel had of it, is gone.
+var ErrLost = fmt.Errorf("%w, and has not sent it back", ErrNotTaken)
+
+// soonest is how soon a client may repeat a SYN, and has surely answered a
+// SYN-ACK. What comes before is a copy that the network made.
 const soonest = 200 * time.Millisecond
 
 // HandBack gives the SYN back to the kernel, which should hand it to a
 // listening socket of the caller's, and returns the connection that comes out of
 // arrived, for the caller to close. Where arrived is closed, nobody waits for it
 // any more. Until the handler returns, the stack answers no segment of it.
+// carries reports whether the kernel has a connection of the request's, which
+// may not be established yet.
 //
-// The error is ErrNotTaken where the kernel sends the SYN back here, or lets
-// the client repeat it in vain, and ETIMEDOUT where a client says nothing more
-// for as long as it may take to answer a SYN-ACK.
-func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn) (net.Conn, error) {
+// The error is ErrNotTaken where the kernel sends the SYN back here; ErrLost
+// where it lets the client repeat it in vain, or does not carry it, be it that
+// the client, who has given up, has reset it; and ETIMEDOUT where a client says
+// nothing more for as long as it may take to answer a SYN-ACK.
+func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn, carries func() bool) (net.Conn, error) {
 	syn := whole(r.quote)
 	if syn == nil {
 		return nil, ErrNotTaken
@@ -38,7 +46,7 @@ func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn) (net
 		return nil, r.errorf(errAnswered)
 	}
 	complete(syn)
-	conn, err := r.side.offer(ctx, syn, r.side.lend(r), arrived)
+	conn, err := r.side.offer(ctx, syn, r.side.lend(r), arrived, carries)
 	if errors.Is(err, ErrNotTaken) {
 		r.side.takeBack(r)
 		r.answered.Store(false)
@@ -58,9 +66,12 @@ func (r *TCPRequest) HandBack(ctx context.Context, arrived <-chan net.Conn) (net
 }
 
 // offer sends syn to the kernel, and once more where a client repeats it.
-func (t *tcpSide) offer(ctx context.Context, syn []byte, again <-chan uint8, arrived <-chan net.Conn) (net.Conn, error) {
+func (t *tcpSide) offer(ctx context.Context, syn []byte, again <-chan uint8, arrived <-chan net.Conn, carries func() bool) (net.Conn, error) {
 	abandon := time.NewTimer(handshake)
 	defer abandon.Stop()
+	began := time.Now()
+	look := time.NewTimer(soonest)
+	defer look.Stop()
 	for range 2 {
 		t.inject(syn)
 		sent := time.Now()
@@ -76,6 +87,11 @@ func (t *tcpSide) offer(ctx context.Context, syn []byte, again <-chan uint8, arr
 					return nil, ErrNotTaken // it was routed back
 				}
 				repeated = time.Since(sent) >= soonest
+			case <-look.C:
+				if !carries() && len(arrived) == 0 {
+					return nil, ErrLost
+				}
+				look.Reset(time.Since(began)) // less and less often
 			case <-abandon.C:
 				return nil, syscall.ETIMEDOUT
 			case <-ctx.Done():
@@ -83,7 +99,7 @@ func (t *tcpSide) offer(ctx context.Context, syn []byte, again <-chan uint8, arr
 			}
 		}
 	}
-	return nil, ErrNotTaken
+	return nil, ErrLost
 }
 
 // KeepAlive is how the stack finds clients that are gone, for sockets that

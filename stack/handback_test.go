@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type handedBack struct {
 	stack   *stack.Stack
 	stop    func()
 	arrived chan net.Conn
+	carries atomic.Bool // what the kernel says
 	results chan error
 	finish  chan struct{} // closed to end the handler
 	client  netip.AddrPort
@@ -31,9 +33,10 @@ func newHandedBack(t *testing.T, then func(r *stack.TCPRequest, err error)) *han
 		device: newBare(), arrived: make(chan net.Conn, 1), results: make(chan error, 1), finish: make(chan struct{}),
 		client: netip.MustParseAddrPort("192.0.2.2:1000"),
 	}
+	h.carries.Store(true)
 	h.wire = newTap(h.device)
 	h.stack, h.stop = start(t, stack.Config{Device: h.wire, Handler: handler{tcp: func(ctx context.Context, r *stack.TCPRequest) {
-		conn, err := r.HandBack(ctx, h.arrived)
+		conn, err := r.HandBack(ctx, h.arrived, h.carries.Load)
 		then(r, err)
 		h.results <- err
 		if conn != nil {
@@ -43,14 +46,16 @@ func newHandedBack(t *testing.T, then func(r *stack.TCPRequest, err error)) *han
 	return h
 }
 
-// sendUntil sends a segment until done.
+// sendUntil sends a segment, if any, until done.
 func (h *handedBack) sendUntil(t *testing.T, b []byte, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !done(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("nothing became of it")
 		}
-		h.device.send(b)
+		if b != nil {
+			h.device.send(b)
+		}
 	}
 }
 
@@ -102,17 +107,27 @@ func TestHandBackNotTaken(t *testing.T) {
 		return b
 	}
 	repeated := func(b []byte) []byte { return b }
-	for name, comes := range map[string]func([]byte) []byte{"routed back": routedBack, "repeated in vain": repeated} {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range []struct {
+		what    string
+		carries bool
+		comes   func([]byte) []byte
+		lost    bool
+	}{
+		{"routed back", true, routedBack, false},
+		{"repeated in vain", true, repeated, true},
+		{"gone", false, func([]byte) []byte { return nil }, true},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
 			h := newHandedBack(t, func(r *stack.TCPRequest, err error) {
-				if !errors.Is(err, stack.ErrNotTaken) {
-					t.Errorf("HandBack: %v, want %v", err, stack.ErrNotTaken)
+				if !errors.Is(err, stack.ErrNotTaken) || errors.Is(err, stack.ErrLost) != tt.lost {
+					t.Errorf("HandBack: %v, lost %v", err, tt.lost)
 				}
 				accept(t, r)
 			})
+			h.carries.Store(tt.carries)
 			asked := segment(h.client, fake4, syn, 1, 0)
 			h.device.send(asked)
-			h.sendUntil(t, comes(asked), func() bool { return h.stack.Counters().TCPNotTaken == 1 })
+			h.sendUntil(t, tt.comes(asked), func() bool { return h.stack.Counters().TCPNotTaken == 1 })
 			for {
 				b := h.wire.next(t, 6)
 				if b[33] == syn|ack {

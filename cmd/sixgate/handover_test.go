@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,6 +67,9 @@ func testHandover(t *testing.T, n *namespaces) {
 	t.Run("Chain", func(t *testing.T) { testChain(t, n, h.gate, far) })
 	t.Run("Refused", func(t *testing.T) { testRefused(t, n) })
 	t.Run("Told", h.testTold)
+	t.Run("Unreachable", h.testUnreachable)
+	t.Run("Options", h.testOptions)
+	t.Run("Routed", h.testRouted)
 	given := h.testSlowDial(t)
 	t.Run("PortReuse", h.testPortReuse)
 	t.Run("StrictFirewall", h.testStrictFirewall)
@@ -207,11 +211,12 @@ func (h *handover) testSlowDial(t *testing.T) (givenUp uint64) {
 	return before["tcp_abandoned"] + 1
 }
 
-// testGivenUp wants nothing left of a client that gave up.
+// testGivenUp wants nothing left of a client that gave up, whose reset the
+// kernel has had.
 func (h *handover) testGivenUp(t *testing.T, count uint64) {
 	until(t, "the end of what nobody wants", func() bool {
 		s := h.status(t)
-		return s.TUN["tcp_abandoned"] == count && s.Flows.Live == 0
+		return s.TUN["tcp_abandoned"] == count && s.TUN["tcp_not_taken"] > 0 && s.Flows.Live == 0
 	})
 	if flows := strings.Split(strings.TrimSpace(h.run(t, "gate", h.binary, "flows", "--config", h.config("gate"))), "\n"); len(flows) > 1 {
 		t.Errorf("flows are left: %q", flows)
@@ -272,6 +277,7 @@ func (h *handover) connectBy(t *testing.T, port int, dest netip.AddrPort) *net.T
 // testStrictFirewall has conntrack not pick up connections in their midst, and
 // the operator drop what it does not know.
 func (h *handover) testStrictFirewall(t *testing.T) {
+	before := h.count(t, "tcp_not_taken")
 	h.run(t, "gate", "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0")
 	h.rules(t, "gate", strict)
 	testPage(t, h.namespaces)
@@ -279,7 +285,7 @@ func (h *handover) testStrictFirewall(t *testing.T) {
 	testRefused(t, h.namespaces)
 	h.run(t, "gate", "nft", "delete", "table", "inet", "strict")
 	h.run(t, "gate", "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=1")
-	if missed := h.count(t, "tcp_not_taken"); missed != 0 {
+	if missed := h.count(t, "tcp_not_taken") - before; missed != 0 {
 		t.Errorf("the kernel took %d connections less than it should", missed)
 	}
 }
@@ -322,6 +328,143 @@ func (h *handover) testFlushed(t *testing.T) {
 				h.mustAsk(t, connect(t))
 				return h.count(t, "tcp_handed_back") > handed
 			})
+		})
+	}
+}
+
+// testUnreachable wants clients told by ICMP of what is not reached, and not by
+// an RST or in silence.
+func (h *handover) testUnreachable(t *testing.T) {
+	h.rules(t, "world", `table inet unreachable {
+		chain input { type filter hook input priority 0; tcp dport 81 reject with icmpx host-unreachable; }
+	}`)
+	for client, qtype := range map[string]string{"lan": "A", "lan6": "AAAA"} {
+		conn, err := h.dial(t.Context(), client, "tcp", netip.AddrPortFrom(h.resolve(t, client, "closed.test", qtype), 81))
+		if err == nil {
+			conn.Close()
+		}
+		if !errors.Is(err, syscall.EHOSTUNREACH) {
+			t.Errorf("%s: %v, want %v", client, err, syscall.EHOSTUNREACH)
+		}
+	}
+	h.run(t, "world", "nft", "delete", "table", "inet", "unreachable")
+}
+
+// testOptions has clients with small MTUs, ECN and Multipath TCP, which the
+// gateway's kernel does not take part in (RFC 8684, section 3.1).
+func (h *handover) testOptions(t *testing.T) {
+	for client, mtus := range map[string][]string{"lan": {"1400", "576", "1500"}, "lan6": {"1400", "1280", "1500"}} {
+		h.run(t, client, "sysctl", "-qw", "net.ipv4.tcp_ecn=1") // of both families
+		dest := map[string]netip.AddrPort{"lan": h.echo4, "lan6": h.echo6}[client]
+		for _, mtu := range mtus {
+			t.Run(client+" "+mtu, func(t *testing.T) {
+				h.run(t, client, "ip", "link", "set", "eth0", "mtu", mtu)
+				handed := h.count(t, "tcp_handed_back")
+				conn, err := within(h.namespaces, client, func() (net.Conn, error) {
+					dialer := net.Dialer{Timeout: patience}
+					dialer.SetMultipathTCP(true)
+					return dialer.Dial("tcp", dest.String())
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				tcp := conn.(*net.TCPConn)
+				const all = 1 | 2 | 4 | 8 // timestamps, SACK, window scale, ECN: TCPI_OPT_* of include/uapi/linux/tcp.h
+				if got := options(t, tcp); got&all != all {
+					t.Errorf("options %#x, want %#x", got, all)
+				}
+				if multipath, err := tcp.MultipathTCP(); multipath || err != nil {
+					t.Errorf("multipath %v, %v", multipath, err)
+				}
+				if err := echoStream(conn); err != nil {
+					t.Error(err)
+				}
+				if h.count(t, "tcp_handed_back") != handed+1 {
+					t.Error("the kernel did not carry it")
+				}
+			})
+		}
+		h.run(t, client, "sysctl", "-qw", "net.ipv4.tcp_ecn=2")
+	}
+}
+
+// options returns what both ends have agreed on, as TCP_INFO has it.
+func options(t *testing.T, conn *net.TCPConn) (agreed uint8) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	controlled := raw.Control(func(fd uintptr) {
+		var info *unix.TCPInfo
+		if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			agreed = info.Options
+		}
+	})
+	if err := errors.Join(controlled, err); err != nil {
+		t.Fatal(err)
+	}
+	return agreed
+}
+
+// further puts host deep behind a host that becomes a router ($1) of the gate
+// ($2), by which the gate reaches it ($3). Of its network ($4) the router has
+// one address ($5) and deep another ($6); $7 has a kernel forward. What goes to
+// deep is to be less than its interface takes.
+const further = `
+ip netns add $0
+ip netns exec $0 sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+ip link add eth0 netns $0 type veth peer name deep0 netns $1
+ip -n $0 link set lo up
+ip -n $0 link set eth0 up
+ip -n $1 link set deep0 up
+ip -n $1 address add $5/${4#*/} dev deep0
+ip -n $0 address add $6/${4#*/} dev eth0
+ip -n $0 route add default via $5
+ip -n $1 route add $6 dev deep0 mtu 1300
+ip -n $2 route add $4 via $3
+ip netns exec $1 sysctl -qw $7=1
+`
+
+// nearer undoes what further did.
+const nearer = `
+ip netns exec $1 sysctl -qw $7=0
+ip -n $2 route del $4
+ip netns delete $0
+`
+
+// testRouted has a client behind a further router, on whose way back to it the
+// MTU is less than what both ends think (RFC 1191, RFC 8201).
+func (h *handover) testRouted(t *testing.T) {
+	for _, c := range []struct {
+		router, via, network, near, far, forwarding string
+		dest                                        netip.AddrPort
+	}{
+		{"lan", "192.168.77.2", "192.168.78.0/24", "192.168.78.1", "192.168.78.2", "net.ipv4.ip_forward", h.echo4},
+		{"lan6", "fd00:77::2", "fd00:78::/64", "fd00:78::1", "fd00:78::2", "net.ipv6.conf.all.forwarding", h.echo6},
+	} {
+		t.Run(c.router, func(t *testing.T) {
+			script := func(text string) {
+				t.Helper()
+				out, err := exec.Command("sh", "-ec", text, h.prefix+"-deep", h.prefix+"-"+c.router, h.prefix+"-gate",
+					c.via, c.network, c.near, c.far, c.forwarding).CombinedOutput()
+				if err != nil {
+					t.Errorf("%v\n%s", err, out)
+				}
+			}
+			defer script(nearer)
+			script(further)
+			handed := h.count(t, "tcp_handed_back")
+			conn := h.connectFrom(t, "deep", c.dest)
+			if err := echoStream(conn); err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+			if h.count(t, "tcp_handed_back") != handed+1 {
+				t.Error("the kernel did not carry it")
+			}
+			until(t, "the flow's end", func() bool { return h.status(t).Flows.Live == 0 })
 		})
 	}
 }
