@@ -98,18 +98,12 @@ func statusHTML(s Status, clients []Client, now time.Time, explained string) str
 	p.names(s.Names)
 	p.resolvers(s.Resolvers)
 	p.hops(s.Hops)
+	p.translated(s)
 	p.clients(clients, now)
-	machine := []row{
+	p.section("Machine", "", 0, "", []row{
 		{"configuration", cmp.Or(s.Config, "none: the defaults")}, {"in force for", age(now, s.Loaded).String()},
 		{"handover to the kernel", s.Handover}, {"open files", fmt.Sprintf("%d of %d", s.Files.Open, s.Files.Limit)},
-	}
-	if s.NAT64 != "" {
-		machine = append(machine, row{"NAT64 of the network", s.NAT64})
-	}
-	for _, a := range s.Advertised {
-		machine = append(machine, row{"advertised on " + a.Interface, a.What})
-	}
-	p.section("Machine", "", 0, "", machine)
+	})
 	p.WriteString("</main>\n")
 	return p.String()
 }
@@ -252,6 +246,21 @@ func (p *page) hops(all []Hop) {
 	p.WriteString("<section class=\"wide\"><h2>Outlets</h2>\n")
 	for _, h := range all {
 		p.server(h.Down, h.Outlet+": "+h.Server, h.State(), h.Asked, h.Failed)
+	}
+	p.WriteString("</section>\n")
+}
+
+// translated appends what IPv6 does for IPv4, on either side, if anything.
+func (p *page) translated(s Status) {
+	if s.NAT64 == "" && len(s.Advertised) == 0 {
+		return
+	}
+	p.WriteString("<section class=\"wide\"><h2>IPv6 alone</h2>\n")
+	if s.NAT64 != "" {
+		p.printf("<p class=\"server\"><b>uplink</b> <span>IPv4 through the NAT64</span> %s</p>\n", s.NAT64)
+	}
+	for _, a := range s.Advertised {
+		p.printf("<p class=\"server\"><b>%s</b> <span>%s advertised, %s asked for</span> %s</p>\n", a.Interface, a.Sent, a.Solicited, a.What)
 	}
 	p.WriteString("</section>\n")
 }

@@ -17,6 +17,8 @@ func TestStatusHTML(t *testing.T) {
 	s.Flows.Down = 1234567
 	s.Resolvers = []Resolver{{Server: "udp://192.0.2.1:53", Down: true, Error: "<script>alert(1)</script>"}}
 	s.Hops = []Hop{{Outlet: "far", Server: "gw2.example:1080", Asked: 7, NoUDP: true}}
+	s.NAT64 = "64:ff9b::/96: " + byRouter
+	s.Advertised = []Advertised{{Interface: "lan6", What: "DNS fd00:77::1", Sent: 3, Solicited: 4}}
 	s.Dials = []DialCount{{"direct", "connected", 5}, {"direct", "connection refused", 2}, {"far", "connection refused", 1}}
 	clients := []Client{{
 		Addr: netip.MustParseAddr("192.168.77.20"), Seen: time.Unix(1080, 0), Failed: 2, Joined: map[string]uint64{"B": 3},
@@ -30,6 +32,7 @@ func TestStatusHTML(t *testing.T) {
 		"&lt;script&gt;alert(1)&lt;/script&gt;",
 		"<th>connection refused</th> <td>3</td>", "<b>192.168.77.20</b>", "3 of type B", "reached a.example",
 		"tcp &lt;i&gt;:80, 2 times, last 5s ago: refused",
+		"</span> 64:ff9b::/96: its router advertises it</p>", "<b>lan6</b> <span>3 advertised, 4 asked for</span> DNS fd00:77::1</p>",
 		"<b>far: gw2.example:1080</b> <span>7 asked, 0 failed</span> up, without UDP",
 	} {
 		if !strings.Contains(got, want) {

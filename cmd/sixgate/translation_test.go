@@ -55,6 +55,9 @@ func testIPv4OfIPv6Clients(t *testing.T, n *namespaces) {
 			t.Errorf("by UDP to %s: %v", ip, err)
 		}
 		conn.Close()
+		if pinged := n.run(t, "lan6", "ping", "-6", "-n", "-c", "1", "-W", "10", ip); !strings.Contains(pinged, " 0% packet loss") {
+			t.Errorf("pinging %s:\n%s", ip, pinged)
+		}
 	}
 	told := n.run(t, "gate", n.binary, "explain", "--config", n.config("gate"), "--client", "fd00:77::2", "64:ff9b::203.0.113.80")
 	if !strings.Contains(told, "takes it as 203.0.113.80") || !strings.Contains(told, "a connection of type C") {
