@@ -31,6 +31,8 @@ func writeMetrics(w io.Writer, s Status) error {
 	m.advertised(s.Advertised)
 	m.value("open_files", "gauge", "files and sockets that are open", s.Files.Open)
 	m.value("open_files_limit", "gauge", "files and sockets that may be open", s.Files.Limit)
+	m.value("goroutines", "gauge", "goroutines, which grow with live flows", uint64(s.Held.Goroutines))
+	m.value("tcp_endpoints", "gauge", "TCP connections of the TUN's stack, with those in TIME_WAIT", uint64(s.Held.Endpoints))
 	return m.err
 }
 

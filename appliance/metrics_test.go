@@ -22,7 +22,7 @@ func TestMetrics(t *testing.T) {
 	s.DNS = map[string]uint64{"fake": 5}
 	s.Drops = map[string]uint64{"flows_over_limit": 1}
 	s.Advertised = []Advertised{{Interface: "lan6", Sent: 3, Solicited: 4, Contradicted: 1}}
-	s.Files = Files{12, 1024}
+	s.Files, s.Held = Files{12, 1024}, Held{Goroutines: 40, Endpoints: 5}
 	var b strings.Builder
 	if err := writeMetrics(&b, s); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -52,6 +53,7 @@ type Status struct {
 
 	Drops map[string]uint64 `json:"drops"` // what limits have refused, or nobody can answer, by reason
 	Files Files             `json:"files"`
+	Held  Held              `json:"held"`
 }
 
 // FlowKind counts flows of one kind.
@@ -74,6 +76,12 @@ type DialCount struct {
 type Files struct {
 	Open  uint64 `json:"open"`
 	Limit uint64 `json:"limit"`
+}
+
+// Held is what flows give back when they end, within a minute.
+type Held struct {
+	Goroutines int `json:"goroutines"` // those of the gateway itself among them
+	Endpoints  int `json:"endpoints"`  // TCP connections of the TUN's stack, with those in TIME_WAIT
 }
 
 // Names says how full the mapping table is.
@@ -158,6 +166,7 @@ func (a *Appliance) Status() Status {
 		Connects:   a.parts.sight.Connects.Snapshot(),
 		Answers:    a.parts.sight.Answers.Snapshot(),
 		Files:      openFiles(),
+		Held:       Held{Goroutines: runtime.NumGoroutine()},
 	}
 	for _, h := range a.parts.resolver.Health() {
 		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed}
@@ -168,6 +177,7 @@ func (a *Appliance) Status() Status {
 	}
 	if packets := a.packets.Load(); packets != nil {
 		s.TUN = fields(packets.Counters())
+		s.Held.Endpoints = packets.Endpoints()
 	}
 	flows := a.parts.gateway.Counters()
 	s.countFlows(flows)

@@ -9,8 +9,10 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
@@ -58,6 +60,7 @@ type Stack struct {
 	share    share
 	counters counters
 	running  running
+	network  atomic.Pointer[netstack.Stack] // nil unless Run runs
 }
 
 // New returns a Stack. Nothing moves before Run.
@@ -85,6 +88,16 @@ func New(config Config) (*Stack, error) {
 // Counters returns what s has done so far.
 func (s *Stack) Counters() Counters { return s.counters.snapshot() }
 
+// Endpoints returns how many TCP connections netstack knows, among them those
+// that no handler has any more and that only wait for the client's last words.
+func (s *Stack) Endpoints() int {
+	network := s.network.Load()
+	if network == nil {
+		return 0
+	}
+	return len(network.RegisteredEndpoints())
+}
+
 // Run carries packets until ctx is done, then resets what is left, waits for
 // every goroutine, the Handler's methods included, and returns nil. It fails
 // when the Device does. Run closes the Device before it returns, and may be
@@ -104,6 +117,8 @@ func (s *Stack) run(ctx context.Context, carrier carrier) error {
 	if err != nil {
 		return errors.Join(err, s.config.Device.Close())
 	}
+	s.network.Store(network)
+	defer s.network.Store(nil)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := &teller{link: link, network: network, counters: &s.counters}

@@ -30,6 +30,9 @@ func TestTCPEcho(t *testing.T) {
 				io.Copy(struct{ io.Writer }{c}, c)
 			}}})
 			c := dial(t, host, fake)
+			if n := s.Endpoints(); n != 1 {
+				t.Errorf("%d endpoints, want 1", n)
+			}
 			data := make([]byte, 1<<20)
 			rand.NewChaCha8([32]byte{1}).Read(data)
 			go func() {
@@ -48,6 +51,9 @@ func TestTCPEcho(t *testing.T) {
 				t.Errorf("addresses: %v, want %v", got, want)
 			}
 			stop()
+			if n := s.Endpoints(); n != 0 {
+				t.Errorf("%d endpoints after the end", n)
+			}
 			if n := s.Counters(); n.TCPRequests != 1 || n.TCPAccepted != 1 || n.Received == 0 || n.Sent == 0 {
 				t.Errorf("counters: %+v", n)
 			}

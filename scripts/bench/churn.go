@@ -3,11 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
 	"time"
 )
 
@@ -90,5 +94,43 @@ func leftovers() *table {
 		{"RSS MiB before", func(r reading) float64 { return r.before.rss() / (1 << 20) }, nothing},
 		{"RSS MiB after", func(r reading) float64 { return r.after.rss() / (1 << 20) }, nothing},
 		{"descriptors more", func(r reading) float64 { return r.after.program.files - r.before.program.files }, nothing},
+		{"goroutines more", func(r reading) float64 { return r.after.held.goroutines - r.before.held.goroutines }, nothing},
+		{"endpoints", func(r reading) float64 { return r.after.held.endpoints }, nothing},
+		{"flows", func(r reading) float64 { return r.after.held.flows }, nothing},
+		{"holds of names", func(r reading) float64 { return r.after.held.names }, nothing},
 	}}
+}
+
+// held is what a gateway says that it holds for flows. What it does not say is
+// not a number.
+type held struct {
+	goroutines, endpoints, flows float64
+	names                        float64 // how many flows hold one
+}
+
+func unknown() held { return held{math.NaN(), math.NaN(), math.NaN(), math.NaN()} }
+
+// control is where a gateway can be asked.
+func (n *network) control() string { return filepath.Join(n.work, "control") }
+
+func (b *bench) askSixgate(ctx context.Context, n *network) (held, error) {
+	var status struct {
+		Held  struct{ Goroutines, Endpoints float64 }
+		Flows struct{ Live float64 }
+	}
+	var names []struct{ Flows float64 }
+	for command, into := range map[string]any{"status": &status, "names": &names} {
+		said, err := exec.CommandContext(ctx, b.sixgate, command, "--json", "--socket", n.control()).Output()
+		if err != nil {
+			return held{}, fmt.Errorf("asking for %s: %w", command, err)
+		}
+		if err := json.Unmarshal(said, into); err != nil {
+			return held{}, fmt.Errorf("asking for %s: %w", command, err)
+		}
+	}
+	h := held{goroutines: status.Held.Goroutines, endpoints: status.Held.Endpoints, flows: status.Flows.Live}
+	for _, name := range names {
+		h.names += name.Flows
+	}
+	return h, nil
 }

@@ -26,6 +26,7 @@ type contestant struct {
 	host6   string                                                  // likewise by IPv6; "": nothing
 	prepare func(ctx context.Context) error                         // its error is why the contestant stays out; may be nil
 	start   func(ctx context.Context, n *network) (*process, error) // the process may be nil
+	ask     func(ctx context.Context, n *network) (held, error)     // what it holds; may be nil
 }
 
 // builtin is who is measured without being asked for. All have the same route
@@ -48,6 +49,7 @@ func (b *bench) builtin() []contestant {
 		host6:   serverName6,
 		prepare: b.findSixgate,
 		start:   b.startSixgate("off"),
+		ask:     b.askSixgate,
 	}, {
 		name:    "sixgate-handover",
 		about:   "the same, leaving dialled connections to the kernel",
@@ -55,6 +57,7 @@ func (b *bench) builtin() []contestant {
 		host6:   serverName6,
 		prepare: b.findSixgate,
 		start:   b.startSixgate("on"),
+		ask:     b.askSixgate,
 	}, {
 		name:    "singbox-gvisor",
 		about:   "sing-box " + singbox + ", TUN inbound with its gvisor stack, direct outbound",
@@ -96,7 +99,7 @@ state = ""
 upstreams = ["udp://` + serverAddr + `:53"]
 fake = "always"
 [control]
-socket = ""
+socket = "` + n.control() + `"
 [status]
 listen = ""
 [limits] # the one client stands for many

@@ -108,7 +108,14 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 		return r, fmt.Errorf("%w%s", err, program.lastWords())
 	}
 	first.stop()
-	before, err := look(program, server)
+	view := func(others ...*process) (view, error) {
+		v, err := look(program, others...)
+		if v.held = unknown(); err == nil && c.ask != nil {
+			v.held, err = c.ask(ctx, n)
+		}
+		return v, err
+	}
+	before, err := view(server)
 	if err != nil {
 		return r, err
 	}
@@ -127,7 +134,7 @@ func (b *bench) once(ctx context.Context, s scenario, c contestant) (r reading, 
 	if s.load == "idle" || s.load == "silent" {
 		time.Sleep(settle)
 	}
-	after, err := look(program, server, client)
+	after, err := view(server, client)
 	return reading{done: result, n: s.n, before: before, after: after}, err
 }
 

@@ -30,6 +30,7 @@ func (u usage) cpu() float64 { return u.user + u.system }
 type view struct {
 	at                      time.Time
 	program, bench, machine usage // bench is the program and all that loads it
+	held                    held
 }
 
 // look takes a view of the program and the other processes of the run.
