@@ -41,7 +41,8 @@ type handover struct {
 	mu       sync.Mutex // guards what follows
 	sockets  []*patient
 	chosen   string
-	room     int // for connections that the kernel is to take
+	room     int  // for connections that the kernel is to take
+	tells    bool // the kernel tells which it has
 	expected map[ends]chan net.Conn
 	missed   int       // connections in a row
 	resume   time.Time // no connection before
@@ -190,10 +191,7 @@ func (h *handover) accept(ctx context.Context, r *stack.TCPRequest) (net.Conn, e
 	if arrived == nil {
 		return nil, stack.ErrNotTaken
 	}
-	conn, err := r.HandBack(ctx, arrived, func() bool {
-		carried, err := host.Carries(e.client, e.dest)
-		return carried || err != nil // nobody knows
-	})
+	conn, err := r.HandBack(ctx, arrived, func() bool { return h.carries(e) })
 	if err != nil {
 		h.forget(e, arrived)
 		return nil, err
@@ -235,6 +233,19 @@ func (h *handover) forget(e ends, arrived chan net.Conn) {
 func refuse(conn *net.TCPConn) {
 	conn.SetLinger(0)
 	conn.Close()
+}
+
+// carries reports whether the kernel has the connection of e, which is so as
+// far as nobody knows better.
+func (h *handover) carries(e ends) bool {
+	h.mu.Lock()
+	tells := h.tells
+	h.mu.Unlock()
+	if !tells {
+		return true
+	}
+	carried, err := host.Carries(e.client, e.dest)
+	return carried || err != nil
 }
 
 // taken notes that the kernel has taken a connection.

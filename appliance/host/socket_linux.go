@@ -14,18 +14,36 @@ import (
 const tcpListen = 10
 
 // Carries reports whether the kernel has a TCP connection of a client to dest,
-// be it that its handshake is still under way.
+// be it that its handshake is still under way. A kernel without inet_diag and
+// tcp_diag has none: see TellsOf.
 func Carries(client, dest netip.AddrPort) (bool, error) {
-	request := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
-	request.AddRawData(socketQuery(client, dest))
-	found, err := request.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	state, err := socketState(client, dest)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	if err != nil || len(found) == 0 || len(found[0]) < 2 {
-		return false, fmt.Errorf("looking for the connection of %s to %s: %w", client, dest, errors.Join(err, unix.ENODATA))
+	return state != tcpListen, err // a socket for all addresses is found, too
+}
+
+// TellsOf reports whether the kernel tells of socket, which listens.
+func TellsOf(socket netip.AddrPort) bool {
+	nobody := netip.AddrPortFrom(socket.Addr(), 0)
+	state, err := socketState(nobody, socket)
+	return err == nil && state == tcpListen
+}
+
+// socketState returns the state of the socket that gets what a client sends to
+// dest, and ENOENT where there is none.
+func socketState(client, dest netip.AddrPort) (byte, error) {
+	request := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
+	request.AddRawData(socketQuery(client, dest))
+	found, err := request.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	if err == nil && (len(found) == 0 || len(found[0]) < 2) {
+		err = unix.EBADMSG
 	}
-	return found[0][1] != tcpListen, nil // a socket for all addresses is found, too
+	if err != nil {
+		return 0, fmt.Errorf("looking for the socket of %s for %s: %w", dest, client, err)
+	}
+	return found[0][1], nil // struct inet_diag_msg: family, state
 }
 
 // socketQuery returns a struct inet_diag_req_v2 (sock_diag(7)): family,

@@ -15,6 +15,9 @@ func TestCarries(t *testing.T) {
 			}
 			defer all.Close()
 			dest := netip.AddrPortFrom(netip.MustParseAddr(ip), all.Addr().(*net.TCPAddr).AddrPort().Port())
+			if got, want := [2]bool{TellsOf(dest), TellsOf(netip.AddrPortFrom(dest.Addr(), 1))}, [2]bool{true, false}; got != want {
+				t.Errorf("of the listening socket and none: %v, want %v", got, want)
+			}
 			conn, err := net.Dial(network, dest.String())
 			if err != nil {
 				t.Skip(err)
