@@ -109,7 +109,7 @@ type egress struct {
 
 func newAssociation(g *Gateway, f *flow) *association {
 	a := &association{gateway: g, flow: f, begun: make(chan struct{}), targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
-	a.ctx, a.cancel = context.WithCancel(g.relays)
+	a.ctx, a.cancel = context.WithCancel(g.datagrams)
 	return a
 }
 

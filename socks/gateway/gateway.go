@@ -60,10 +60,13 @@ type Config struct {
 // Gateway relays sessions. Its methods may be called from many goroutines.
 type Gateway struct {
 	Config
-	dials  dials
-	hosts  hosts
-	relays context.Context // of all relays
-	abort  context.CancelFunc
+	dials dials
+	hosts hosts
+
+	relays       context.Context // of all relays
+	abort        context.CancelFunc
+	datagrams    context.Context // of those among them that carry datagrams
+	endDatagrams context.CancelFunc
 
 	mu      sync.Mutex
 	closing bool               // guarded by mu
@@ -84,6 +87,7 @@ func New(c Config) *Gateway {
 		flows: make(map[*flow]struct{}), hosts: newHosts(),
 	}
 	g.relays, g.abort = context.WithCancel(context.Background())
+	g.datagrams, g.endDatagrams = context.WithCancel(g.relays)
 	return g
 }
 
@@ -155,13 +159,13 @@ func (g *Gateway) carry(f *flow, near net.Conn, far farSide) error {
 		idle = pingIdle
 	}
 	if far, ok := far.(outlet.Peer); ok {
-		return relay.Forward(g.relays, near.(relay.Forwarder), far, idle, &f.moved)
+		return relay.Forward(g.datagrams, near.(relay.Forwarder), far, idle, &f.moved)
 	}
 	conn := far.(net.Conn)
 	if f.Network == "tcp" {
 		return relay.Stream(g.relays, near, conn, f.policy.Stream, &f.moved)
 	}
-	return relay.Datagrams(g.relays, near, conn, idle, &f.moved)
+	return relay.Datagrams(g.datagrams, near, conn, idle, &f.moved)
 }
 
 // dial dials by the outlet that f takes.
@@ -194,12 +198,13 @@ func (g *Gateway) dialling(ctx context.Context, f *flow) (_ context.Context, don
 	return ctx, func() { give(); stop(); cancel() }, nil
 }
 
-// Shutdown refuses new sessions and waits until none is left or ctx ends; what
-// is left then is cut off, and waited for.
+// Shutdown refuses new sessions, ends those of datagrams, and waits until no
+// other is left or ctx ends; what is left then is cut off, and waited for.
 func (g *Gateway) Shutdown(ctx context.Context) {
 	g.mu.Lock()
 	g.closing = true
 	g.mu.Unlock()
+	g.endDatagrams()
 	stop := context.AfterFunc(ctx, g.abort)
 	g.live.Wait()
 	stop()

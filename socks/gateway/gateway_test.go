@@ -247,23 +247,28 @@ func TestCheckRefusesUnknownOutlets(t *testing.T) {
 	}
 }
 
+// A connection may end on its own; of datagrams nobody would say so.
 func TestShutdown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, p := &world{}, newPending()
-		g := newGateway(t, Config{Names: &names{name: "x.test"}}, Policy{Outlets: map[string]outlet.Outlet{"": w}})
-		go g.Serve(t.Context(), fakeSession, p)
-		<-p.given
-		started := time.Now()
-		drain, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		g.Shutdown(drain)
-		if took := time.Since(started); took != 3*time.Second {
-			t.Errorf("a live flow was given %v, want 3s", took)
-		}
-		late := newPending()
-		g.Serve(t.Context(), fakeSession, late)
-		if !errors.Is(late.refused, syscall.ECONNREFUSED) {
-			t.Errorf("a session after Shutdown was refused with %v", late.refused)
-		}
-	})
+	for network, want := range map[string]time.Duration{"tcp": 3 * time.Second, "udp": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			w, p := &world{}, newPending()
+			g := newGateway(t, Config{Names: &names{name: "x.test"}}, Policy{Outlets: map[string]outlet.Outlet{"": w}, UDPIdle: time.Hour})
+			s := fakeSession
+			s.Network = network
+			go g.Serve(t.Context(), s, p)
+			<-p.given
+			started := time.Now()
+			drain, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			g.Shutdown(drain)
+			if took := time.Since(started); took != want {
+				t.Errorf("%s: a live flow was given %v, want %v", network, took, want)
+			}
+			late := newPending()
+			g.Serve(t.Context(), s, late)
+			if !errors.Is(late.refused, syscall.ECONNREFUSED) {
+				t.Errorf("%s: a session after Shutdown was refused with %v", network, late.refused)
+			}
+		})
+	}
 }
