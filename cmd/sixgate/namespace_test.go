@@ -110,6 +110,7 @@ func testServing(t *testing.T, n *namespaces) {
 	t.Run("Ping", func(t *testing.T) { testPing(t, n) })
 	t.Run("OnePort", func(t *testing.T) { testOnePort(t, n) })
 	t.Run("Programs", func(t *testing.T) { testPrograms(t, n) })
+	t.Run("HTTP3", func(t *testing.T) { testHTTP3(t, n) })
 	t.Run("Status", func(t *testing.T) { testStatus(t, n) })
 	t.Run("Reload", func(t *testing.T) { testReload(t, n, gate) })
 	gate.stop(t)
