@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"os"
 	"runtime/debug"
 	"testing"
 	"testing/fstest"
@@ -90,5 +91,22 @@ func TestLeftovers(t *testing.T) {
 		if got := l.worth(step.collections, step.held); got != step.worth {
 			t.Errorf("later, step %d: %t", i, got)
 		}
+	}
+}
+
+func TestOpenFilesAreHeldMemory(t *testing.T) {
+	_, before := heldMemory()
+	const pipes = 64
+	for range pipes {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+	}
+	// Half of it, as the heap may shrink meanwhile.
+	if _, after := heldMemory(); after < before+pipes*fileMemory {
+		t.Errorf("%d bytes held, and before %d pipes %d", after, pipes, before)
 	}
 }
