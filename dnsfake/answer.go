@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -230,8 +231,9 @@ func (s *Server) failure(err error) answer {
 
 // warn logs at most once a minute what does not go well.
 func (s *Server) warn(what string, err error) {
-	now, last := s.conf.Table.now().Unix(), s.warned.Load()
-	if now-last >= 60 && s.warned.CompareAndSwap(last, now) {
+	table := s.conf.Table
+	now, quiet := table.now().Sub(table.epoch), s.quiet.Load()
+	if now >= time.Duration(quiet) && s.quiet.CompareAndSwap(quiet, int64(now+time.Minute)) {
 		s.conf.Logger.Warn(what, "err", err)
 	}
 }

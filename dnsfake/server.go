@@ -72,7 +72,7 @@ type Server struct {
 	recent    *recent
 	loops     loops
 	tally     tally
-	warned    atomic.Int64 // when warn last did, in Unix seconds
+	quiet     atomic.Int64 // until when warn is, in nanoseconds since the table's epoch
 }
 
 // New returns a Server of conf.

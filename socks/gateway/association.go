@@ -104,8 +104,14 @@ type egress struct {
 	opened chan struct{} // closed when conn and err stand
 	conn   outlet.PacketConn
 	err    error
-	last   atomic.Int64 // when it last carried something, Unix nanoseconds
+	born   time.Time
+	last   atomic.Int64 // when it last carried something, nanoseconds since born
 }
+
+func (e *egress) touch() { e.last.Store(int64(time.Since(e.born))) }
+
+// touched returns when e was last touched, by the clock that nobody sets.
+func (e *egress) touched() time.Time { return e.born.Add(time.Duration(e.last.Load())) }
 
 func newAssociation(g *Gateway, f *flow) *association {
 	a := &association{gateway: g, flow: f, begun: make(chan struct{}), targets: map[socks.Addr]*target{}, egresses: map[string]*egress{}}
@@ -262,7 +268,7 @@ func (a *association) openWay(t *target, dest socks.Addr) error {
 
 // send sends a datagram. That it is too large is no error.
 func (a *association) send(ctx context.Context, e *egress, b []byte, dest socks.Addr) error {
-	e.last.Store(time.Now().UnixNano())
+	e.touch()
 	err := e.conn.WriteTo(ctx, b, dest)
 	if errors.Is(err, syscall.EMSGSIZE) {
 		return nil
@@ -276,7 +282,7 @@ func (a *association) egress(ctx context.Context, by picked) (*egress, error) {
 	a.mu.Lock()
 	e, shared := a.egresses[name]
 	if !shared {
-		e = &egress{outlet: name, opened: make(chan struct{})}
+		e = &egress{outlet: name, opened: make(chan struct{}), born: time.Now()}
 		a.egresses[name] = e
 	}
 	a.mu.Unlock()
@@ -299,7 +305,7 @@ func (a *association) egress(ctx context.Context, by picked) (*egress, error) {
 		return nil, e.err
 	}
 	a.flow.note(func(w *way) { w.outlet = name })
-	e.last.Store(time.Now().UnixNano())
+	e.touch()
 	a.workers.Go(func() {
 		a.answer(e)
 		a.forget(name, e)
@@ -334,8 +340,7 @@ func (a *association) answer(e *egress) {
 	buf := datagram.Take()
 	defer buf.Give()
 	for {
-		idle := time.Unix(0, e.last.Load()).Add(a.flow.policy.UDPIdle)
-		if e.conn.SetReadDeadline(idle) != nil {
+		if e.conn.SetReadDeadline(e.touched().Add(a.flow.policy.UDPIdle)) != nil {
 			return
 		}
 		for {
@@ -346,13 +351,13 @@ func (a *association) answer(e *egress) {
 			if err != nil {
 				return
 			}
-			e.last.Store(time.Now().UnixNano())
+			e.touch()
 			a.heard(from.IP, e.outlet)
 			if a.client.WriteTo(buf[:n], from) == nil {
 				a.flow.moved.Down.Add(int64(n))
 			}
 		}
-		if time.Since(time.Unix(0, e.last.Load())) >= a.flow.policy.UDPIdle {
+		if time.Since(e.touched()) >= a.flow.policy.UDPIdle {
 			return
 		}
 	}
