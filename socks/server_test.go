@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -485,6 +486,91 @@ func TestSlotsAreShared(t *testing.T) {
 	}
 	if s.taken != 0 || len(s.bySource) != 0 {
 		t.Errorf("%d slots taken by %v", s.taken, s.bySource)
+	}
+}
+
+// told is a TCP listener that tells when a connection of it is closed.
+type told struct {
+	net.Listener
+	closed chan struct{}
+}
+
+type toldConn struct {
+	*net.TCPConn
+	once sync.Once
+	tell func()
+}
+
+func (l *told) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &toldConn{TCPConn: conn.(*net.TCPConn), tell: func() { l.closed <- struct{}{} }}, nil
+}
+
+func (c *toldConn) Close() error {
+	err := c.TCPConn.Close()
+	c.once.Do(c.tell)
+	return err
+}
+
+// A client that leaves after any of its octets, by an end or a reset, is seen
+// off: nothing waits for it or for its destination.
+func TestClientsThatLeave(t *testing.T) {
+	users, err := NewUsers(map[string]Password{"u": mustPassword(t, "p")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Handler: handlerFunc(func(ctx context.Context, r *Request) {
+		switch r.Command() {
+		case CommandUDPAssociate:
+			echoDatagrams(ctx, r)
+		case CommandBind:
+			r.Announce(bnd)
+			fallthrough
+		default:
+			<-ctx.Done() // the dial goes on until the client has gone
+		}
+	})}
+	for what, words := range map[string]string{
+		"CONNECT":       "05 01 02 01 01 75 01 70 05 01 00 03 01 61 0050",
+		"BIND":          "05 01 02 01 01 75 01 70 05 02 00 03 01 61 0050",
+		"UDP ASSOCIATE": "05 01 02 01 01 75 01 70 05 03 00 01 00000000 0000",
+		"SOCKS4A":       "04 01 0050 00000001 75 00 61 00",
+	} {
+		t.Run(what, func(t *testing.T) {
+			s.Access = func() *Access {
+				if what == "SOCKS4A" {
+					return &Access{}
+				}
+				return &Access{Users: users}
+			}
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := unhex(t, words)
+			closed := make(chan struct{}, 2*(len(all)+1))
+			defer serve(t, s, &told{ln, closed})()
+			for octets := range len(all) + 1 {
+				for _, reset := range []bool{false, true} {
+					conn := dial(t, ln.Addr())
+					conn.Write(all[:octets])
+					if reset {
+						conn.SetLinger(0)
+					}
+					conn.Close()
+				}
+			}
+			for range cap(closed) {
+				select {
+				case <-closed:
+				case <-time.After(9 * time.Second): // less than a handshake may take
+					t.Fatal("one is waited for")
+				}
+			}
+		})
 	}
 }
 
