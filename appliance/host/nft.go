@@ -80,11 +80,10 @@ func family(ip netip.Addr) string {
 // world is what must not leave towards strangers: addresses of the pools,
 // also where the route to a client is gone.
 func (s State) world() []string {
-	inside := names(append([]string{"lo", s.Link}, s.LAN...)...)
-	var rules []string
+	rules := []string{fmt.Sprintf("oifname %s accept", names(append([]string{"lo", s.Link}, s.LAN...)...))}
 	for _, pool := range s.ours() {
 		for _, end := range []string{"saddr", "daddr"} {
-			rules = append(rules, fmt.Sprintf("oifname != %s %s %s %v drop", inside, family(pool.Addr()), end, pool))
+			rules = append(rules, fmt.Sprintf("%s %s %v drop", family(pool.Addr()), end, pool))
 		}
 	}
 	return rules
@@ -99,8 +98,8 @@ func (s State) handover() []string {
 		if pool.Addr().Is6() {
 			icmp = "ipv6-icmp"
 		}
-		rules = append(rules, fmt.Sprintf("iifname %s %s daddr %v meta l4proto { tcp, %s } goto kernel",
-			names(append([]string{s.Link}, s.LAN...)...), family(pool.Addr()), pool, icmp))
+		rules = append(rules, fmt.Sprintf("%s daddr %v iifname %s meta l4proto { tcp, %s } goto kernel",
+			family(pool.Addr()), pool, names(append([]string{s.Link}, s.LAN...)...), icmp))
 	}
 	return rules
 }

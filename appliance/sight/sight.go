@@ -54,7 +54,9 @@ func (s *Sight) Dialled(f gateway.Flow, took time.Duration, err error) {
 	s.dials[Dial{f.Outlet, Connected}]++
 	c := s.clients.get(f.Client.Addr(), s.now())
 	c.name(f.Real.Host())
-	c.clear(attempt(f))
+	if len(c.Failures) > 0 {
+		c.clear(attempt(f))
+	}
 }
 
 // Ended takes note of a flow that is over.

@@ -53,8 +53,9 @@ var fews = sync.Pool{New: func() any { return new([fewBytes]byte) }}
 // splice carries bytes from in to out until in ends, and tells moved of each
 // portion. io.Copy does the same, but holds two pipes for each idle session.
 func splice(in, out syscall.RawConn, moved func(int64)) error {
+	few := newFew(in, out, moved)
 	for {
-		n, err := copyFew(in, out, moved)
+		n, err := few.copy()
 		for n == fewBytes && err == nil {
 			n, err = copyMany(in, out, moved)
 			n = min(n, fewBytes)
@@ -65,44 +66,67 @@ func splice(in, out syscall.RawConn, moved func(int64)) error {
 	}
 }
 
-// copyFew waits for bytes from in, and only then takes a buffer for them. No
-// bytes are the end.
-func copyFew(in, out syscall.RawConn, moved func(int64)) (n int, err error) {
-	var buf *[fewBytes]byte
-	waited := in.Read(func(fd uintptr) bool {
-		buf = fews.Get().(*[fewBytes]byte)
-		if n, err = retry(func() (int, error) { return unix.Read(int(fd), buf[:]) }); n <= 0 {
-			fews.Put(buf)
-			buf = nil // the wait is not to keep it from others
-		}
-		return err != unix.EAGAIN
-	})
-	if waited != nil {
-		return 0, waited
-	}
-	if buf == nil {
-		return 0, err
-	}
-	defer fews.Put(buf)
-	rest := buf[:n]
-	waited = out.Write(func(fd uintptr) bool {
-		for len(rest) > 0 {
-			var m int
-			if m, err = retry(func() (int, error) { return unix.Write(int(fd), rest) }); err != nil {
-				return err != unix.EAGAIN
-			}
-			rest = rest[m:]
-			moved(int64(m))
-		}
-		return true
-	})
-	if waited != nil {
-		err = waited
-	}
-	return n, err
+// few carries portions from in to out that are worth no pipe. Its functions are
+// made once, not for each of them.
+type few struct {
+	in, out     syscall.RawConn
+	moved       func(int64)
+	read, write func(fd uintptr) (done bool)
+
+	buf  *[fewBytes]byte // nil while there is no portion
+	n    int             // bytes of the portion
+	rest []byte          // of it, to be written
+	err  error           // of the latest call
 }
 
-// copyMany does by a pipe what copyFew does by a buffer.
+func newFew(in, out syscall.RawConn, moved func(int64)) *few {
+	f := &few{in: in, out: out, moved: moved}
+	f.read, f.write = f.readOnce, f.writeAll
+	return f
+}
+
+// copy carries one portion. No bytes are the end.
+func (f *few) copy() (n int, err error) {
+	if err := f.in.Read(f.read); err != nil {
+		return 0, err
+	}
+	if f.buf == nil {
+		return 0, f.err
+	}
+	err = f.out.Write(f.write)
+	fews.Put(f.buf)
+	f.buf, f.rest = nil, nil
+	if err == nil {
+		err = f.err
+	}
+	return f.n, err
+}
+
+// readOnce takes a buffer for what fd has, if anything: the wait is not to keep
+// one from others.
+func (f *few) readOnce(fd uintptr) bool {
+	buf := fews.Get().(*[fewBytes]byte)
+	if f.n, f.err = retry(func() (int, error) { return unix.Read(int(fd), buf[:]) }); f.n <= 0 {
+		fews.Put(buf)
+		return f.err != unix.EAGAIN
+	}
+	f.buf, f.rest = buf, buf[:f.n]
+	return true
+}
+
+func (f *few) writeAll(fd uintptr) bool {
+	for len(f.rest) > 0 {
+		var n int
+		if n, f.err = retry(func() (int, error) { return unix.Write(int(fd), f.rest) }); f.err != nil {
+			return f.err != unix.EAGAIN
+		}
+		f.rest = f.rest[n:]
+		f.moved(int64(n))
+	}
+	return true
+}
+
+// copyMany does by a pipe what few does by a buffer.
 func copyMany(in, out syscall.RawConn, moved func(int64)) (n int, err error) {
 	p, n, err := fill(in)
 	if n == 0 || err != nil {
