@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,6 +17,8 @@ const (
 	maxTries = 8
 	// maxProbes is how many of them can be probes.
 	maxProbes = maxTries / 2
+	// shortPause is how long to wait for others to give up what is short here.
+	shortPause = 50 * time.Millisecond
 )
 
 // errOvertaken is of a server that has not answered when another one has, and
@@ -86,7 +89,11 @@ func (a *asking) run(peers []*peer) (*dns.Msg, error) {
 			if a.best.msg == nil {
 				a.best = o
 			}
-			if turn < len(peers) {
+			if short(o.err) { // nobody was asked
+				a.started--
+				turn = max(0, turn-1) // it may have been a probe
+				next.Reset(jitter(shortPause))
+			} else if turn < len(peers) {
 				next.Reset(0)
 			} else if a.pending == 0 {
 				return a.best.msg, a.best.err
@@ -101,6 +108,16 @@ func (a *asking) run(peers []*peer) (*dns.Msg, error) {
 			return nil, context.Cause(a.ctx)
 		}
 	}
+}
+
+// short reports whether err is of this machine, which lacks something for now.
+func short(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // order returns peers in the order of use: as configured, but those that are

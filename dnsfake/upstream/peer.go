@@ -163,6 +163,9 @@ func (p *peer) end(rtt time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.health.InFlight--
+	if short(err) {
+		return // it says nothing of the server
+	}
 	p.health.Err = err
 	if err != nil {
 		p.failedLocked()

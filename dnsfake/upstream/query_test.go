@@ -1,10 +1,12 @@
 package upstream
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -140,6 +142,62 @@ func TestServersTakeTurns(t *testing.T) {
 			got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
 			if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
 				t.Errorf("lookup = %v, %v", got, err)
+			}
+		})
+	}
+}
+
+// TestLossyServer loses the first datagram of every fifth question.
+func TestLossyServer(t *testing.T) {
+	const questions = 200
+	name := func(i int) string { return fmt.Sprintf("n%d.example", i) }
+	var mu sync.Mutex
+	lost := make(map[string]bool)
+	for i := 0; i < questions; i += 5 {
+		lost[name(i)+"."] = true
+	}
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		asked := strings.ToLower(q.Question[0].Name)
+		mu.Lock()
+		drop := lost[asked]
+		delete(lost, asked)
+		mu.Unlock()
+		if !drop {
+			zone(t, asked+" 60 A 192.0.2.1")(w, q)
+		}
+	})
+	r := resolver(t, Config{}, server.Server)
+	var askers sync.WaitGroup
+	for i := range questions {
+		askers.Go(func() {
+			if _, err := r.LookupNetIP(t.Context(), "ip4", name(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	askers.Wait()
+}
+
+// TestSocketsAreShort has the machine refuse the first sockets.
+func TestSocketsAreShort(t *testing.T) {
+	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
+	for _, network := range []string{"udp", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			server := server.Server
+			server.Network = network
+			var sockets atomic.Int32
+			r := resolver(t, Config{Control: func(string, string, syscall.RawConn) error {
+				if sockets.Add(1) <= maxFailures {
+					return syscall.EMFILE
+				}
+				return nil
+			}}, server)
+			got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
+			if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+				t.Errorf("lookup = %v, %v", got, err)
+			}
+			if h := r.Health()[0]; h.Failed != 0 || h.Down {
+				t.Errorf("the server is blamed: %+v", h)
 			}
 		})
 	}
