@@ -22,7 +22,7 @@ type datagramSide struct {
 	errs *teller
 	next atomic.Uint32 // the next identification of a packet
 
-	batch batch // of the goroutine that receives
+	batches batches // of the goroutine that receives
 
 	mu     sync.Mutex // guards what follows
 	flows  map[flowKey]*DatagramFlow
@@ -82,13 +82,13 @@ func (s *datagramSide) take(p packet, verified bool, size int) bool {
 	case f == nil:
 		s.begin(key, d, p)
 	case f.forwards() || !f.queue(d):
-		s.batch.add(f, d)
+		s.batches.add(f, d)
 	}
 	return true
 }
 
 // flush sends on what waits for more of its kind.
-func (s *datagramSide) flush() { s.batch.flush() }
+func (s *datagramSide) flush() { s.batches.flush() }
 
 // begin begins a flow with d, which came as p, or tells the client why not.
 func (s *datagramSide) begin(key flowKey, d Datagrams, p packet) {
@@ -224,6 +224,8 @@ type DatagramFlow struct {
 	accepted atomic.Bool
 	refused  atomic.Bool
 	replied  atomic.Bool
+
+	batch *batch // what of it waits to be sent on, for the goroutine that receives; may be nil
 
 	lonely         bool          // whether it is in the side's list; guarded by side.mu, like the next two
 	before, behind *DatagramFlow // its neighbours there
