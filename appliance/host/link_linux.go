@@ -15,13 +15,18 @@ import (
 type link struct {
 	index     int // 0: none yet
 	mtu       int // octets
+	queue     int // packets
 	up        bool
 	addresses []netip.Prefix // added by us
 	settings  journal        // changed by us
 	default4  bool           // there is our default route
 }
 
-// setLink brings the link up with its MTU and addresses. Addresses that were
+// linkQueue is how many packets may wait for the gateway, as many as for an
+// Ethernet card: TUN devices have half of that, 5 ms of a gigabit.
+const linkQueue = 1000
+
+// setLink brings the link up with its MTU, its queue and addresses. Addresses that were
 // there before stay.
 func (n *Network) setLink(s State) error {
 	device, err := n.handle.LinkByName(s.Link)
@@ -33,11 +38,16 @@ func (n *Network) setLink(s State) error {
 		if err := n.restoreLink(); err != nil {
 			return err
 		}
-		n.link = link{index: attrs.Index, mtu: attrs.MTU, up: attrs.Flags&net.FlagUp != 0}
+		n.link = link{index: attrs.Index, mtu: attrs.MTU, queue: attrs.TxQLen, up: attrs.Flags&net.FlagUp != 0}
 	}
 	if s.MTU != 0 && s.MTU != attrs.MTU {
 		if err := n.handle.LinkSetMTU(device, s.MTU); err != nil {
 			return fmt.Errorf("setting MTU of link %s to %d: %w", s.Link, s.MTU, err)
+		}
+	}
+	if attrs.TxQLen < linkQueue {
+		if err := n.handle.LinkSetTxQLen(device, linkQueue); err != nil {
+			return fmt.Errorf("setting queue of link %s to %d: %w", s.Link, linkQueue, err)
 		}
 	}
 	if attrs.Flags&net.FlagUp == 0 {
@@ -153,6 +163,9 @@ func (n *Network) restoreLink() error {
 	}
 	if err := n.handle.LinkSetMTU(device, before.mtu); err != nil {
 		return fmt.Errorf("setting MTU of link %s to %d: %w", device.Attrs().Name, before.mtu, err)
+	}
+	if err := n.handle.LinkSetTxQLen(device, before.queue); err != nil {
+		return fmt.Errorf("setting queue of link %s to %d: %w", device.Attrs().Name, before.queue, err)
 	}
 	n.link = link{}
 	return nil

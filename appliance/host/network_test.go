@@ -96,7 +96,7 @@ func TestSetAndClose(t *testing.T) {
 	n := network(t)
 	must(t, n.Set(full()))
 
-	contains(t, "ip addr show sixgate0", "mtu 1400", "inet 198.18.0.1/15 scope global", "inet6 2001:2::1/48 scope global nodad")
+	contains(t, "ip addr show sixgate0", "mtu 1400", "qlen 1000", "inet 198.18.0.1/15 scope global", "inet6 2001:2::1/48 scope global nodad")
 	contains(t, "ip route show table all proto 163", "unreachable 198.18.0.0/15")
 	contains(t, "ip -6 route show table all proto 163", "unreachable 2001:2::/48")
 	contains(t, "ip route get 198.18.0.5", "dev sixgate0")
