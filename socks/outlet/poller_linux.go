@@ -1,6 +1,7 @@
 package outlet
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -100,7 +101,7 @@ const (
 	maxEvents = 64
 	// maxReceived is how many messages are taken from a socket before it is the
 	// next one's turn. Each may be many datagrams.
-	maxReceived = 8
+	maxReceived = 16
 )
 
 // run receives until l's descriptor is closed.
@@ -112,7 +113,7 @@ func (p *poller) run(l *life) {
 		inbox   = newInbox()
 		current *socket
 	)
-	receive := func(fd uintptr) { inbox.receive(fd, current.owner) }
+	receive := func(fd uintptr) { inbox.receive(fd, current) }
 	for l.raw.Read(func(fd uintptr) bool {
 		for {
 			n := pollEvents(fd, events[:])
@@ -192,24 +193,46 @@ func (in *inbox) reset(i int) {
 
 // receive hands what has come in, or what the network tells, to the owner of a
 // socket.
-func (in *inbox) receive(fd uintptr, owner owner) {
+func (in *inbox) receive(fd uintptr, s *socket) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.messages[0])), maxReceived, unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 	case unix.EAGAIN, unix.EINTR:
-		drain(int(fd), owner.failed) // there may be errors alone
+		drain(int(fd), s.owner.failed) // there may be errors alone
 		return
 	default: // what an earlier datagram met; there may be one of a large one's
-		if !drain(int(fd), owner.failed) && !isLate(errno) {
-			owner.broke()
+		if !drain(int(fd), s.owner.failed) && !isLate(errno) {
+			s.owner.broke()
 		}
 		return
 	}
+	b, from := in.read(0)
+	for i := 1; i < int(n); i++ {
+		next, source := in.read(i)
+		if s.joins && source == from && continues(b, next) {
+			b.Size = cmp.Or(b.Size, len(b.Payload))
+			b.Payload = append(b.Payload, next.Payload...) // its slot has room
+			continue
+		}
+		s.owner.took(b, from)
+		b, from = next, source
+	}
+	s.owner.took(b, from)
 	for i := range int(n) {
-		b, from := in.read(i)
-		owner.took(b, from)
 		in.reset(i)
 	}
+}
+
+// maxJoined is what an IP packet of either family holds of UDP payload, in
+// bytes.
+const maxJoined = 65535 - 40 - 8
+
+// continues reports whether next can be the end of b: the kernel sends the
+// client datagrams of one size, but for a shorter last one, in one go.
+func continues(b, next datagram.Batch) bool {
+	size := cmp.Or(b.Size, len(b.Payload))
+	return next.Size == 0 && len(next.Payload) > 0 && len(next.Payload) <= size && len(b.Payload)%size == 0 &&
+		next.TOS == b.TOS && next.TTL == b.TTL && len(b.Payload)+len(next.Payload) <= maxJoined
 }
 
 // read returns what is in a slot.

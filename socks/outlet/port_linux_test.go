@@ -3,8 +3,11 @@ package outlet
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -303,6 +306,58 @@ func TestPortHeader(t *testing.T) {
 			if got := next(t, back.came); got.TOS != want.TOS {
 				t.Errorf("%s: traffic class %#x came back, want %#x", at, got.TOS, want.TOS)
 			}
+		}
+	}
+}
+
+// heard is an owner that keeps what it is told.
+type heard struct{ batches []string }
+
+func (h *heard) took(b datagram.Batch, from netip.AddrPort) {
+	h.batches = append(h.batches, fmt.Sprintf("%s/%d", b.Payload, b.Size))
+}
+
+func (h *heard) failed(*PathError) {}
+func (h *heard) broke()            {}
+
+// Datagrams of a kind that wait together are taken together.
+func TestInboxJoins(t *testing.T) {
+	h := &heard{}
+	s, err := openSocket(unix.AF_INET, 0, nil, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if err := s.bind(0); err != nil {
+		t.Fatal(err)
+	}
+	one, other := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0")
+	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.localPort())
+	in := newInbox()
+	for _, step := range []struct {
+		sent []string // those of other begin with o
+		want []string
+	}{
+		{[]string{"aaa", "bbb", "cc", "dd"}, []string{"aaabbbcc/3", "dd/0"}},
+		{[]string{"aa", "bbb", "", "", "cc"}, []string{"aa/0", "bbb/0", "/0", "/0", "cc/0"}},
+		{[]string{"aaa", "ooo", "ooo", "bbb"}, []string{"aaa/0", "oooooo/3", "bbb/0"}},
+		{slices.Repeat([]string{"a"}, maxReceived+1), []string{strings.Repeat("a", maxReceived) + "/1", "a/0"}},
+	} {
+		h.batches = nil
+		for _, b := range step.sent {
+			c := one
+			if strings.HasPrefix(b, "o") {
+				c = other
+			}
+			if _, err := c.WriteToUDPAddrPort([]byte(b), to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range step.sent { // more often than there is something
+			s.raw.Control(func(fd uintptr) { in.receive(fd, s) })
+		}
+		if !slices.Equal(h.batches, step.want) {
+			t.Errorf("%q: got %q, want %q", step.sent, h.batches, step.want)
 		}
 	}
 }

@@ -25,6 +25,7 @@ type socket struct {
 	file  *os.File // a blocking one, so that Go's own poller leaves it alone
 	raw   syscall.RawConn
 	six   bool // of AF_INET6, so that it takes IPv4 in mapped addresses
+	joins bool // the owner gets several datagrams of one size at a time
 	owner owner
 
 	mu       sync.Mutex // guards what follows: one sends at a time
@@ -85,7 +86,7 @@ func openSocket(family, protocol int, control control, owner owner, more ...opti
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &socket{file: os.NewFile(uintptr(fd), "datagrams"), six: family == unix.AF_INET6, owner: owner}
+	s := &socket{file: os.NewFile(uintptr(fd), "datagrams"), six: family == unix.AF_INET6, joins: protocol == 0, owner: owner}
 	s.sendOnce = s.sendLocked
 	if s.raw, err = s.file.SyscallConn(); err == nil && control != nil {
 		err = control("udp", "", s.raw)
