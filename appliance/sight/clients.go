@@ -9,6 +9,7 @@ import (
 
 const (
 	maxClients  = 1024 // that are remembered; who has been silent longest goes first
+	maxNetwork  = 256  // of an IPv6 /64: one that takes many addresses displaces no others
 	maxNames    = 10   // of a client
 	maxFailures = 10   // of a client
 	maxWhy      = 200  // octets; hosts and resolvers have a say in it
@@ -37,12 +38,19 @@ type Failure struct {
 
 // clients are those that were seen last. It is not for concurrent use.
 type clients struct {
-	known  map[netip.Addr]*list.Element
-	recent *list.List // of *Client, the last to be seen first
+	known   map[netip.Addr]*list.Element
+	recent  *list.List           // of *Client, the last to be seen first
+	members map[netip.Prefix]int // how many of them are of a network
 }
 
 func newClients() clients {
-	return clients{known: make(map[netip.Addr]*list.Element), recent: list.New()}
+	return clients{known: make(map[netip.Addr]*list.Element), recent: list.New(), members: make(map[netip.Prefix]int)}
+}
+
+// network returns that in which addr chooses its address: an IPv6 /64.
+func network(addr netip.Addr) netip.Prefix {
+	p, _ := addr.Prefix(min(addr.BitLen(), 64)) // a length that every address has
+	return p
 }
 
 // get returns what is known of a client, which is seen now.
@@ -54,12 +62,26 @@ func (c *clients) get(addr netip.Addr, now time.Time) *Client {
 		one.Seen = now
 		return one
 	}
-	if c.recent.Len() >= maxClients {
-		delete(c.known, c.recent.Remove(c.recent.Back()).(*Client).Addr)
+	own := network(addr)
+	if full := c.members[own] >= maxNetwork; full || c.recent.Len() >= maxClients {
+		last := c.recent.Back()
+		for full && network(last.Value.(*Client).Addr) != own {
+			last = last.Prev()
+		}
+		c.forget(last)
 	}
+	c.members[own]++
 	one := &Client{Addr: addr, Seen: now, Joined: make(map[string]uint64)}
 	c.known[addr] = c.recent.PushFront(one)
 	return one
+}
+
+func (c *clients) forget(e *list.Element) {
+	addr := c.recent.Remove(e).(*Client).Addr
+	delete(c.known, addr)
+	if c.members[network(addr)]--; c.members[network(addr)] == 0 {
+		delete(c.members, network(addr))
+	}
 }
 
 // name notes that the client has connected to a name.

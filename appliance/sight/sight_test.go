@@ -71,16 +71,36 @@ func TestClientsAreBounded(t *testing.T) {
 	if len(c.Names) != maxNames || len(c.Failures) != maxFailures || len(c.Failures[0].Why) != maxWhy || c.Names[0] != "29.example" {
 		t.Errorf("%d names from %s on, %d failures of %d octets", len(c.Names), c.Names[0], len(c.Failures), len(c.Failures[0].Why))
 	}
-	addr := netip.MustParseAddr("2001:db8::1")
+	addr := netip.MustParseAddr("10.0.0.1")
 	for range 2 * maxClients {
-		f := flow("a.example", gateway.D, 0, 0)
-		f.Client = netip.AddrPortFrom(addr, 1)
-		s.Ended(f, nil)
+		end(s, addr)
 		addr = addr.Next()
 	}
-	if got := s.Clients(nil); len(got) != maxClients || len(s.clients.known) != maxClients || got[0].Addr != addr.Prev() {
-		t.Errorf("%d clients, %d known, the last %v", len(got), len(s.clients.known), got[0].Addr)
+	if got := s.Clients(nil); len(got) != maxClients || len(s.clients.known) != maxClients || len(s.clients.members) != maxClients || got[0].Addr != addr.Prev() {
+		t.Errorf("%d clients, %d known, %d networks, the last %v", len(got), len(s.clients.known), len(s.clients.members), got[0].Addr)
 	}
+}
+
+// TestOneOfManyAddresses has a host take a new address for each flow.
+func TestOneOfManyAddresses(t *testing.T) {
+	s := New(nil)
+	end(s, printer.Addr())
+	end(s, netip.MustParseAddr("2001:db8:0:1::1"))
+	addr := netip.MustParseAddr("2001:db8::1")
+	for range 2 * maxClients {
+		end(s, addr)
+		addr = addr.Next()
+	}
+	got := s.Clients(nil)
+	if len(got) != maxNetwork+2 || got[0].Addr != addr.Prev() || got[maxNetwork+1].Addr != printer.Addr() {
+		t.Errorf("%d clients, from %v to %v", len(got), got[0].Addr, got[len(got)-1].Addr)
+	}
+}
+
+func end(s *Sight, client netip.Addr) {
+	f := flow("a.example", gateway.D, 0, 0)
+	f.Client = netip.AddrPortFrom(client, 1)
+	s.Ended(f, nil)
 }
 
 func TestDials(t *testing.T) {
