@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"sixgate/appliance/advert"
@@ -256,6 +257,10 @@ func (a *Appliance) listenRouters(ctx context.Context, tasks *errgroup.Group) (f
 	return l.Follow
 }
 
+// maxViewers is how many connections the status page has at a time: strangers
+// who open many, where it is not on loopback, take no files from clients' flows.
+const maxViewers = 64
+
 // listenSight starts tasks that show how the gateway is. It runs without them,
 // too: another gateway of this machine may have their places.
 func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
@@ -273,7 +278,9 @@ func (a *Appliance) listenSight(ctx context.Context, tasks *errgroup.Group) {
 			a.Logger.Warn("no status page", "err", err)
 			return
 		}
-		tasks.Go(func() error { return serveHTTP(ctx, opened[0].listener, a.statusRoutes(), a.Logger) })
+		tasks.Go(func() error {
+			return serveHTTP(ctx, netutil.LimitListener(opened[0].listener, maxViewers), a.statusRoutes(), a.Logger)
+		})
 	}
 }
 

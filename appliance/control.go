@@ -131,7 +131,7 @@ func (a *Appliance) logWriting(err error) {
 func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, logger *slog.Logger) error {
 	server := &http.Server{
 		Handler: h, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		ReadTimeout: 5 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -190,6 +190,9 @@ func request(ctx context.Context, socket, method, path string, v any) error {
 	response, err := client.Do(r)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w at control socket %s", ErrNotRunning, socket)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("asking at control socket %s: only root and the group that it belongs to may: %w", socket, err)
 	}
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 
 	"sixgate/appliance/sight"
 )
@@ -16,7 +17,7 @@ import (
 func writeMetrics(w io.Writer, s Status) error {
 	m := &metrics{w: w}
 	m.family("build_info", "gauge", "what is running", map[string]uint64{
-		fmt.Sprintf(`version=%q,go=%q`, s.Version, runtime.Version()): 1,
+		label("version", s.Version) + "," + label("go", runtime.Version()): 1,
 	})
 	m.value("start_time_seconds", "gauge", "when the gateway started, Unix time", uint64(s.Started.Unix()))
 	m.value("config_time_seconds", "gauge", "when the configuration came into force, Unix time", uint64(s.Loaded.Unix()))
@@ -40,11 +41,11 @@ func writeMetrics(w io.Writer, s Status) error {
 func (m *metrics) flows(s Status) {
 	live, total, dials := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
 	for _, k := range s.Flows.Kinds {
-		label := fmt.Sprintf("proto=%q,type=%q,outlet=%q", k.Network, k.Type, k.Outlet)
-		live[label], total[label] = k.Live, k.Joined
+		kind := label("proto", k.Network) + "," + label("type", k.Type) + "," + label("outlet", k.Outlet)
+		live[kind], total[kind] = k.Live, k.Joined
 	}
 	for _, d := range s.Dials {
-		dials[fmt.Sprintf("outlet=%q,result=%q", d.Outlet, d.Result)] = d.Count
+		dials[label("outlet", d.Outlet)+","+label("result", d.Result)] = d.Count
 	}
 	m.family("flows_live", "gauge", "flows joined and not ended, by type (RFC 3089, section 2)", live)
 	m.family("flows_total", "counter", "flows ever joined, by type (RFC 3089, section 2)", total)
@@ -57,16 +58,16 @@ func (m *metrics) flows(s Status) {
 // health writes which servers are down.
 func (m *metrics) health(s Status) {
 	resolvers, outlets := map[string]uint64{}, map[string]uint64{}
-	note := func(down map[string]uint64, label string, is bool) {
-		if down[label] = 0; is {
-			down[label] = 1
+	note := func(down map[string]uint64, server string, is bool) {
+		if down[server] = 0; is {
+			down[server] = 1
 		}
 	}
 	for _, r := range s.Resolvers {
-		note(resolvers, fmt.Sprintf("server=%q", r.Server), r.Down)
+		note(resolvers, label("server", r.Server), r.Down)
 	}
 	for _, h := range s.Hops {
-		note(outlets, fmt.Sprintf("outlet=%q", h.Outlet), h.Down)
+		note(outlets, label("outlet", h.Outlet), h.Down)
 	}
 	m.family("resolver_down", "gauge", "whether an upstream resolver is down", resolvers)
 	m.family("outlet_down", "gauge", "whether the SOCKS server of an outlet failed when last asked", outlets)
@@ -79,7 +80,7 @@ func (m *metrics) advertised(all []Advertised) {
 		for event, n := range map[string]uint64{
 			"sent": a.Sent, "solicited": a.Solicited, "malformed": a.Malformed, "contradicted": a.Contradicted,
 		} {
-			events[fmt.Sprintf("interface=%q,event=%q", a.Interface, event)] = n
+			events[label("interface", a.Interface)+","+label("event", event)] = n
 		}
 	}
 	m.family("advertisements_total", "counter", "router advertisements and what came in turn, by event", events)
@@ -127,7 +128,12 @@ func (m *metrics) printf(format string, args ...any) {
 func labels(name string, values map[string]uint64) map[string]uint64 {
 	labelled := map[string]uint64{}
 	for value, n := range values {
-		labelled[fmt.Sprintf("%s=%q", name, value)] = n
+		labelled[label(name, value)] = n
 	}
 	return labelled
+}
+
+// label returns a label in the escapes that the text format knows.
+func label(name, value string) string {
+	return name + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(value) + `"`
 }

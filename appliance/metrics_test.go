@@ -37,6 +37,13 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+func TestLabel(t *testing.T) {
+	const evil = "a\"} 1\nsixgate_fake{b=\"\\\t\u202e"
+	if got, want := label("outlet", evil), `outlet="a\"} 1\nsixgate_fake{b=\"\\`+"\t\u202e\""; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestFields(t *testing.T) {
 	got := fields(struct {
 		Fake, NXDomain, TCPOverLimit, UDPFlows, DroppedNotIP uint64

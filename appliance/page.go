@@ -63,19 +63,19 @@ func (a *Appliance) explainedHTML(r *http.Request, target string) string {
 	if err == nil {
 		e, err = a.Explain(r.Context(), target, client)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "<section><h2>%s</h2>\n", html.EscapeString(target))
+	p := &page{}
+	p.printf("<section><h2>%s</h2>\n", target)
 	if err != nil {
-		fmt.Fprintf(&b, "<p class=\"down\">%s</p>\n", html.EscapeString(err.Error()))
+		p.printf("<p class=\"down\">%s</p>\n", err)
 	} else {
-		b.WriteString("<ol>\n")
+		p.WriteString("<ol>\n")
 		for _, step := range e.Steps {
-			fmt.Fprintf(&b, "<li>%s</li>\n", html.EscapeString(step))
+			p.printf("<li>%s</li>\n", step)
 		}
-		b.WriteString("</ol>\n")
+		p.WriteString("</ol>\n")
 	}
-	b.WriteString("</section>\n")
-	return b.String()
+	p.WriteString("</section>\n")
+	return p.String()
 }
 
 // statusHTML is s as it is at now, with the clients, and an answer to the form.
@@ -145,12 +145,12 @@ func quantiles(done string, d sight.Distribution) (rows []row) {
 	return rows
 }
 
-// page is HTML that grows; what printf puts in is escaped.
+// page is HTML that grows; what printf puts in is visible, and escaped.
 type page struct{ strings.Builder }
 
 func (p *page) printf(format string, args ...any) {
 	for i, arg := range args {
-		args[i] = html.EscapeString(fmt.Sprint(arg))
+		args[i] = html.EscapeString(Visible(fmt.Sprint(arg)))
 	}
 	fmt.Fprintf(p, strings.ReplaceAll(format, "%v", "%s"), args...)
 }

@@ -15,7 +15,7 @@ func TestStatusHTML(t *testing.T) {
 	s := Status{Version: "<b>1", Started: time.Unix(1000, 0), Uplink: "IPv4 & IPv6"}
 	s.Flows.Joined = map[string]uint64{"A": 0, "B": 12}
 	s.Flows.Down = 1234567
-	s.Resolvers = []Resolver{{Server: "udp://192.0.2.1:53", Down: true, Error: "<script>alert(1)</script>"}}
+	s.Resolvers = []Resolver{{Server: "udp://192.0.2.1:53", Down: true, Error: "\x1b[2J<script>alert(1)</script>"}}
 	s.Hops = []Hop{{Outlet: "far", Server: "gw2.example:1080", Asked: 7, NoUDP: true}}
 	s.NAT64 = "64:ff9b::/96: " + byRouter
 	s.Advertised = []Advertised{{Interface: "lan6", What: "DNS fd00:77::1", Sent: 3, Solicited: 4}}
@@ -29,7 +29,7 @@ func TestStatusHTML(t *testing.T) {
 	for _, want := range []string{
 		"<span>&lt;b&gt;1</span>", "up for 1m30s", "IPv4 &amp; IPv6", `id="flows" data-count="12"`,
 		"<th>type B</th> <td>12</td>", "1.2 MB", `class="server down"><b>udp://192.0.2.1:53</b>`,
-		"&lt;script&gt;alert(1)&lt;/script&gt;",
+		"�[2J&lt;script&gt;alert(1)&lt;/script&gt;",
 		"<th>connection refused</th> <td>3</td>", "<b>192.168.77.20</b>", "3 of type B", "reached a.example",
 		"tcp &lt;i&gt;:80, 2 times, last 5s ago: refused",
 		"</span> 64:ff9b::/96: its router advertises it</p>", "<b>lan6</b> <span>3 advertised, 4 asked for</span> DNS fd00:77::1</p>",

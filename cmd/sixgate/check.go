@@ -20,7 +20,7 @@ func checkCommand() *cobra.Command {
 			if !f.OK {
 				missing++
 			}
-			if _, err := fmt.Println(f); err != nil {
+			if _, err := fmt.Println(appliance.Visible(f.String())); err != nil {
 				return err
 			}
 		}

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,15 +29,15 @@ func clientsCommand() *cobra.Command {
 }
 
 func printClients(w io.Writer, clients []appliance.Client, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := newTable(w)
 	for _, c := range clients {
-		fmt.Fprintf(t, "%s\tseen %v ago; %d live; ever: %s; %d failed\n", c.Addr, ago(now, c.Seen), c.Live, counts(c.Joined), c.Failed)
-		fmt.Fprintf(t, "\t%d up, %d down\n", c.Up, c.Down)
+		t.printf("%s\tseen %v ago; %d live; ever: %s; %d failed\n", c.Addr, ago(now, c.Seen), c.Live, counts(c.Joined), c.Failed)
+		t.printf("\t%d up, %d down\n", c.Up, c.Down)
 		if len(c.Names) > 0 {
-			fmt.Fprintf(t, "\treached %s\n", strings.Join(c.Names, ", "))
+			t.printf("\treached %s\n", strings.Join(c.Names, ", "))
 		}
 		for _, f := range c.Failures {
-			fmt.Fprintf(t, "\tfailed %s, %d times, last %v ago: %s\n", f.What, f.Times, ago(now, f.Last), f.Why)
+			t.printf("\tfailed %s, %d times, last %v ago: %s\n", f.What, f.Times, ago(now, f.Last), f.Why)
 		}
 	}
 	return t.Flush()

@@ -30,7 +30,7 @@ func explainCommand() *cobra.Command {
 			return json.NewEncoder(os.Stdout).Encode(e)
 		}
 		for i, step := range e.Steps {
-			if _, err := fmt.Printf("%d. %s\n", i+1, step); err != nil {
+			if _, err := fmt.Printf("%d. %s\n", i+1, appliance.Visible(step)); err != nil {
 				return err
 			}
 		}

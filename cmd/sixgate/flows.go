@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,14 +24,14 @@ func flowsCommand() *cobra.Command {
 		if *asJSON {
 			return json.NewEncoder(os.Stdout).Encode(flows)
 		}
-		t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		t := newTable(os.Stdout)
 		fmt.Fprintln(t, "CLIENT\tPROTO\tDESTINATION\tFAR\tTYPE\tOUTLET\tUP\tDOWN\tAGE")
 		for _, f := range flows {
 			far := "-"
 			if f.Far.IsValid() {
 				far = f.Far.String()
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%v\n", f.Client, f.Network, cmp.Or(f.Real, f.Asked), far,
+			t.printf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%v\n", f.Client, f.Network, cmp.Or(f.Real, f.Asked), far,
 				cmp.Or(f.Type, "-"), cmp.Or(f.Outlet, "direct"), f.Up, f.Down, time.Duration(f.Age)*time.Second)
 		}
 		return t.Flush()

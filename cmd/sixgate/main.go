@@ -92,7 +92,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 // withConfig gives cmd the flag --config and makes it run f with what that
 // file says, else the default file, else the built-in defaults.
 func withConfig(cmd *cobra.Command, f func(context.Context, *config.Config) error) *cobra.Command {
-	file := cmd.Flags().String("config", "", "configuration `file` (default "+defaultConfig+" where it exists)")
+	file := configFlag(cmd)
 	cmd.Args = noArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := load(*file)
@@ -102,6 +102,10 @@ func withConfig(cmd *cobra.Command, f func(context.Context, *config.Config) erro
 		return f(cmd.Context(), c)
 	}
 	return cmd
+}
+
+func configFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("config", "", "configuration `file` (default "+defaultConfig+" where it exists)")
 }
 
 func load(file string) (*config.Config, error) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -23,10 +22,10 @@ func namesCommand() *cobra.Command {
 		if *asJSON {
 			return json.NewEncoder(os.Stdout).Encode(names)
 		}
-		t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		t := newTable(os.Stdout)
 		fmt.Fprintln(t, "NAME\tIPV4\tIPV6\tFLOWS")
 		for _, n := range names {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", n.Name, n.IPv4, n.IPv6, n.Flows)
+			t.printf("%s\t%s\t%s\t%d\n", n.Name, n.IPv4, n.IPv6, n.Flows)
 		}
 		return t.Flush()
 	})

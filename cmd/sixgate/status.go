@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,46 +37,67 @@ func statusCommand() *cobra.Command {
 // flag --socket, else by the configuration.
 func askCommand(cmd *cobra.Command, ask func(ctx context.Context, socket string) error) *cobra.Command {
 	socket := cmd.Flags().String("socket", "", "control socket `path` of the gateway (default: as configured)")
-	cmd = withConfig(cmd, func(ctx context.Context, c *config.Config) error {
-		if *socket == "" {
-			*socket = c.Control.Socket
-		}
-		return ask(ctx, *socket)
-	})
+	file := configFlag(cmd)
 	cmd.MarkFlagsMutuallyExclusive("socket", "config")
+	cmd.Args = noArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		path, err := *socket, error(nil)
+		if path == "" {
+			path, err = controlSocket(os.Stderr, *file, load)
+		}
+		if err != nil {
+			return err
+		}
+		return ask(cmd.Context(), path)
+	}
 	return cmd
 }
 
-func printStatus(w io.Writer, s appliance.Status) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "running\tfor %v, version %s\n", time.Since(s.Started).Round(time.Second), s.Version)
-	fmt.Fprintf(t, "config\t%s, in force for %v\n", cmp.Or(s.Config, "none: the defaults"), time.Since(s.Loaded).Round(time.Second))
-	fmt.Fprintf(t, "uplink\t%s\n", s.Uplink)
-	if s.NAT64 != "" {
-		fmt.Fprintf(t, "nat64\t%s\n", s.NAT64)
+// controlSocket returns the path that a file configures. A gateway may run
+// while the default file has mistakes, or may be read by others alone: then it
+// is looked for where it is by default, and w told so.
+func controlSocket(w io.Writer, file string, load func(file string) (*config.Config, error)) (string, error) {
+	c, err := load(file)
+	if err != nil && file == "" {
+		c = config.Default()
+		_, err = fmt.Fprintf(w, "sixgate: %s cannot be used, as `sixgate check` tells: asking at %s\n", defaultConfig, c.Control.Socket)
 	}
-	fmt.Fprintf(t, "lan\t%s\n", s.LAN)
-	fmt.Fprintf(t, "handover\t%s; %d connections went to the kernel\n", s.Handover, s.TUN["tcp_handed_back"])
-	fmt.Fprintf(t, "names\t%d mapped of %d\n", s.Names.Mapped, s.Names.Room)
-	fmt.Fprintf(t, "flows\t%d live; ever: %s\n", s.Flows.Live, counts(s.Flows.Joined))
-	fmt.Fprintf(t, "refused\t%s\n", counts(s.Flows.Refused))
-	fmt.Fprintf(t, "bytes\t%d up, %d down\n", s.Flows.Up, s.Flows.Down)
-	fmt.Fprintf(t, "dns\t%d fake, %d real, %d no such name, %d no such data, %d failed\n",
+	if err != nil {
+		return "", err
+	}
+	return c.Control.Socket, nil
+}
+
+func printStatus(w io.Writer, s appliance.Status) error {
+	t := newTable(w)
+	t.printf("running\tfor %v, version %s\n", time.Since(s.Started).Round(time.Second), s.Version)
+	t.printf("config\t%s, in force for %v\n", cmp.Or(s.Config, "none: the defaults"), time.Since(s.Loaded).Round(time.Second))
+	t.printf("uplink\t%s\n", s.Uplink)
+	if s.NAT64 != "" {
+		t.printf("nat64\t%s\n", s.NAT64)
+	}
+	t.printf("lan\t%s\n", s.LAN)
+	t.printf("handover\t%s; %d connections went to the kernel\n", s.Handover, s.TUN["tcp_handed_back"])
+	t.printf("names\t%d mapped of %d\n", s.Names.Mapped, s.Names.Room)
+	t.printf("flows\t%d live; ever: %s\n", s.Flows.Live, counts(s.Flows.Joined))
+	t.printf("refused\t%s\n", counts(s.Flows.Refused))
+	t.printf("bytes\t%d up, %d down\n", s.Flows.Up, s.Flows.Down)
+	t.printf("dns\t%d fake, %d real, %d no such name, %d no such data, %d failed\n",
 		s.DNS["fake"], s.DNS["real"], s.DNS["nx_domain"], s.DNS["no_data"], s.DNS["serv_fail"])
-	fmt.Fprintf(t, "dropped\t%s\n", counts(s.Drops))
-	fmt.Fprintf(t, "files\t%d open of %d\n", s.Files.Open, s.Files.Limit)
+	t.printf("dropped\t%s\n", counts(s.Drops))
+	t.printf("files\t%d open of %d\n", s.Files.Open, s.Files.Limit)
 	for _, a := range s.Advertised {
-		fmt.Fprintf(t, "advertised\ton %s: %s; %d sent, %d solicited, %d contradicted\n", a.Interface, a.What, a.Sent, a.Solicited, a.Contradicted)
+		t.printf("advertised\ton %s: %s; %d sent, %d solicited, %d contradicted\n", a.Interface, a.What, a.Sent, a.Solicited, a.Contradicted)
 	}
 	for _, r := range s.Resolvers {
 		state := fmt.Sprintf("%.1f ms", r.RTT*1000)
 		if r.Down {
 			state = "down: " + r.Error
 		}
-		fmt.Fprintf(t, "resolver\t%s, %s, %d asked, %d failed\n", r.Server, state, r.Asked, r.Failed)
+		t.printf("resolver\t%s, %s, %d asked, %d failed\n", r.Server, state, r.Asked, r.Failed)
 	}
 	for _, h := range s.Hops {
-		fmt.Fprintf(t, "outlet\t%s: %s, %s, %d asked, %d failed\n", h.Outlet, h.Server, h.State(), h.Asked, h.Failed)
+		t.printf("outlet\t%s: %s, %s, %d asked, %d failed\n", h.Outlet, h.Server, h.State(), h.Asked, h.Failed)
 	}
 	return t.Flush()
 }
