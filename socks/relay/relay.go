@@ -66,14 +66,23 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 	}
 	stop := context.AfterFunc(ctx, func() { abort(context.Cause(ctx)) })
 	unwatch := up.watch(func() { abort(ErrIdle) })
-	side := func(d *direction) {
-		if err := carry(d); err != nil {
+	side := func(d *direction) error {
+		err := carry(d)
+		if err != nil && err != errAgain {
 			abort(err)
 		}
+		return err
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { side(up) })
-	side(down)
+	var goDown func()
+	goDown = func() {
+		if side(down) == errAgain {
+			wg.Go(goDown)
+		}
+	}
+	wg.Go(goDown)
+	for side(up) == errAgain {
+	}
 	wg.Wait()
 	unwatch()
 	stop()
@@ -116,20 +125,25 @@ func (p *pair) watch(stalled func()) (stop func()) {
 // direction carries from src to dst.
 type direction struct {
 	*pair
-	src, dst net.Conn
-	carried  *atomic.Int64
+	src, dst  net.Conn
+	carried   *atomic.Int64
+	suspected bool // of having nothing more to carry
 }
 
-// stream copies until the end of src. A read deadline wakes the copy now and
-// then, as a splice gives no other sign of life. What the other direction has
-// carried since it last woke is not yet known here, so it is woken too before
-// silence is believed.
+// errAgain is no error: nothing has come for a while, and carry is to be called
+// again. For what goes down that is done by a new goroutine: netstack needs 16 KiB
+// of stack to send it, which the one that has done so would keep while it waits.
+var errAgain = errors.New("again")
+
+// stream copies until the end of src, or until errAgain. A read deadline wakes
+// the copy now and then, as a splice gives no other sign of life. What the other
+// direction has carried since it last woke is not yet known here, so it is woken
+// too before silence is believed.
 func (d *direction) stream() error {
-	suspected := false
 	for {
 		ended := d.ended.Load()
 		wake := d.wake()
-		if suspected {
+		if d.suspected {
 			wake = time.Now().Add(time.Second)
 		}
 		if err := d.src.SetReadDeadline(wake); err != nil {
@@ -144,29 +158,40 @@ func (d *direction) stream() error {
 			return d.end()
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case d.idle() && suspected:
+		case d.idle() && d.suspected:
 			return ErrIdle
 		case d.idle():
-			suspected = true
+			d.suspected = true
 			if err := d.dst.SetReadDeadline(time.Now()); err != nil {
 				return err
 			}
 		default:
-			suspected = false
+			d.suspected = false
+			return errAgain
 		}
 	}
 }
 
 // copy carries until the end of src, or until its read deadline.
 func (d *direction) copy() error {
-	if in, out := rawConn(d.src), rawConn(d.dst); in != nil && out != nil {
+	in, out := rawConn(d.src), rawConn(d.dst)
+	if in != nil && out != nil {
 		return splice(in, out, d.moved)
 	}
-	n, err := io.Copy(d.dst, d.src)
+	n, err := d.copyOwn(in != nil)
 	if n > 0 {
 		d.moved(n)
 	}
 	return err
+}
+
+// copyOwn copies in the way of the connection that is no socket, if it has one.
+// io.Copy comes to that too, where the other one is a socket by detours.
+func (d *direction) copyOwn(fromSocket bool) (int64, error) {
+	if to, ok := d.dst.(io.ReaderFrom); ok && fromSocket {
+		return to.ReadFrom(d.src)
+	}
+	return io.Copy(d.dst, d.src)
 }
 
 // moved notes that n bytes have just been carried.

@@ -37,7 +37,6 @@ func (c *conn) init(ep tcpip.Endpoint, queue *waiter.Queue, local, remote net.Ad
 }
 
 func (d *direction) init(queue *waiter.Queue, events waiter.EventMask) {
-	d.over = make(chan struct{})
 	d.entry, d.ready = waiter.NewChannelEntry(events | waiter.EventErr | waiter.EventHUp)
 	queue.EventRegister(&d.entry)
 }
@@ -46,19 +45,29 @@ func (c *conn) LocalAddr() net.Addr  { return c.local }
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.reads.set(t)
+	c.reads.setDeadline(t)
 	return nil
 }
 
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.writes.set(t)
+	c.writes.setDeadline(t)
 	return nil
 }
 
 func (c *conn) SetDeadline(t time.Time) error {
-	c.reads.set(t)
-	c.writes.set(t)
+	c.reads.setDeadline(t)
+	c.writes.setDeadline(t)
 	return nil
+}
+
+func (d *direction) setDeadline(t time.Time) {
+	if !d.set(t) {
+		return
+	}
+	select {
+	case d.ready <- struct{}{}: // has retry see the timer
+	default: // it will
+	}
 }
 
 // Close ends the connection and wakes blocked calls. Further calls do nothing.
@@ -92,23 +101,23 @@ func (c *conn) write(b []byte) (n int, terr tcpip.Error, err error) {
 func (d *direction) retry(c *conn, try func() (int, tcpip.Error)) (int, tcpip.Error, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	over := d.wait()
-	if isClosed(over) {
-		return 0, nil, os.ErrDeadlineExceeded
-	}
-	n, terr := try()
-	for wouldBlock(terr) {
-		select {
-		case <-d.ready:
-		case <-over:
+	for {
+		if d.passed() {
 			return 0, nil, os.ErrDeadlineExceeded
 		}
-		n, terr = try()
+		n, terr := try()
+		switch {
+		case !wouldBlock(terr) && terr != nil && c.closed.Load():
+			return 0, nil, net.ErrClosed
+		case !wouldBlock(terr):
+			return n, terr, nil
+		}
+		select {
+		case <-d.ready:
+		case <-d.wait():
+			return 0, nil, os.ErrDeadlineExceeded
+		}
 	}
-	if terr != nil && c.closed.Load() {
-		return 0, nil, net.ErrClosed
-	}
-	return n, terr, nil
 }
 
 func wouldBlock(err tcpip.Error) bool {

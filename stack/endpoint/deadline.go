@@ -5,48 +5,46 @@ import (
 	"time"
 )
 
-// deadline is a point in time that wakes whoever waits for it, and may be
-// moved meanwhile.
+// deadline is a point in time that may be moved while somebody waits for it.
 type deadline struct {
-	mu    sync.Mutex    // guards both fields
-	timer *time.Timer   // nil when none runs
-	over  chan struct{} // closed when the time has come
+	mu    sync.Mutex  // guards both fields
+	at    time.Time   // zero: none
+	timer *time.Timer // at that time; nil until there was one
 }
 
-// set moves the deadline to t; the zero Time means none. A waiter that the old
-// deadline has woken stays woken.
-func (d *deadline) set(t time.Time) {
+// set moves the deadline to t; the zero Time means none. It reports whether who
+// waits does not know of the timer yet.
+func (d *deadline) set(t time.Time) (unknown bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fired := d.timer != nil && !d.timer.Stop()
-	if fired || isClosed(d.over) {
-		d.over = make(chan struct{})
-	}
-	d.timer = nil
-	if t.IsZero() {
-		return
-	}
-	wait := time.Until(t)
-	if wait <= 0 {
-		close(d.over)
-		return
-	}
-	over := d.over // the timer may fire while the next set replaces d.over
-	d.timer = time.AfterFunc(wait, func() { close(over) })
-}
-
-// wait returns a channel that is closed when the time has come.
-func (d *deadline) wait() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.over
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
+	d.at = t
+	switch {
+	case d.timer == nil && t.IsZero():
+	case d.timer == nil:
+		d.timer = time.NewTimer(time.Until(t))
 		return true
+	case t.IsZero():
+		d.timer.Stop()
 	default:
-		return false
+		d.timer.Reset(time.Until(t))
 	}
+	return false
+}
+
+// passed reports whether the time has come.
+func (d *deadline) passed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.at.IsZero() && !time.Now().Before(d.at)
+}
+
+// wait returns a channel of which something can be received when the time has
+// come; nil is none.
+func (d *deadline) wait() <-chan time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer == nil {
+		return nil
+	}
+	return d.timer.C
 }
