@@ -9,6 +9,7 @@ import (
 	"html"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ func (a *Appliance) servePage(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	head, tail, _ := strings.Cut(pageHTML, "BODY\n")
-	_, err := fmt.Fprint(w, head, statusHTML(a.Status(), a.Clients(), time.Now(), explained), tail)
+	_, err := fmt.Fprint(w, head, statusHTML(a.Status(), a.Clients(), a.Flows(), time.Now(), explained), tail)
 	a.logWriting(err)
 }
 
@@ -78,8 +79,9 @@ func (a *Appliance) explainedHTML(r *http.Request, target string) string {
 	return p.String()
 }
 
-// statusHTML is s as it is at now, with the clients, and an answer to the form.
-func statusHTML(s Status, clients []Client, now time.Time, explained string) string {
+// statusHTML is s as it is at now, with the clients and their flows that live,
+// and an answer to the form.
+func statusHTML(s Status, clients []Client, flows []Flow, now time.Time, explained string) string {
 	p := &page{}
 	p.printf("<header><h1>sixgate</h1> <span>%s</span> <span>up for %v</span> <span>uplink %s</span> <span>%s</span></header>\n",
 		s.Version, age(now, s.Started), s.Uplink, s.LAN)
@@ -99,7 +101,7 @@ func statusHTML(s Status, clients []Client, now time.Time, explained string) str
 	p.resolvers(s.Resolvers)
 	p.hops(s.Hops)
 	p.translated(s)
-	p.clients(clients, now)
+	p.clients(clients, flows, now)
 	p.section("Machine", "", 0, "", []row{
 		{"configuration", cmp.Or(s.Config, "none: the defaults")}, {"in force for", age(now, s.Loaded).String()},
 		{"handover to the kernel", s.Handover}, {"open files", fmt.Sprintf("%d of %d", s.Files.Open, s.Files.Limit)},
@@ -186,8 +188,17 @@ func (p *page) names(n Names) {
 // maxClientsShown is as much as people scroll through; `sixgate clients` has all.
 const maxClientsShown = 50
 
-// clients lists what the clients met, the last to be seen first.
-func (p *page) clients(all []Client, now time.Time) {
+// maxFlowsShown of each; `sixgate flows` has all.
+const maxFlowsShown = 20
+
+// clients lists what the clients met, the last to be seen first, and their flows
+// that live, the latest first.
+func (p *page) clients(all []Client, live []Flow, now time.Time) {
+	flows := map[netip.Addr][]Flow{}
+	for _, f := range slices.Backward(live) {
+		addr := f.Client.Addr().Unmap().WithZone("")
+		flows[addr] = append(flows[addr], f)
+	}
 	p.printf("<section class=\"wide\"><h2>Clients</h2>\n")
 	for _, c := range all[:min(len(all), maxClientsShown)] {
 		class := ""
@@ -203,12 +214,29 @@ func (p *page) clients(all []Client, now time.Time) {
 		for _, f := range c.Failures {
 			p.printf("<p class=\"down\">%s, %s times, last %s ago: %s</p>\n", f.What, f.Times, age(now, f.Last), f.Why)
 		}
+		p.flows(flows[c.Addr])
 		p.WriteString("</details>\n")
 	}
 	if more := len(all) - maxClientsShown; more > 0 {
 		p.printf("<p>%s more: sixgate clients</p>\n", more)
 	}
 	p.WriteString("</section>\n")
+}
+
+// flows lists flows of a client.
+func (p *page) flows(live []Flow) {
+	for _, f := range live[:min(len(live), maxFlowsShown)] {
+		state := "connecting"
+		if f.Type != "" {
+			state = "type " + f.Type
+		}
+		p.printf("<p><b>%s %s</b> <span>%s</span> <span>%s up, %s down</span> <span>by %s</span> <span>for %s</span></p>\n",
+			f.Network, cmp.Or(f.Real, f.Asked), state, octets(uint64(f.Up)), octets(uint64(f.Down)),
+			outletName(f.Outlet), (time.Duration(f.Age) * time.Second).String())
+	}
+	if more := len(live) - maxFlowsShown; more > 0 {
+		p.printf("<p>%s more: sixgate flows</p>\n", more)
+	}
 }
 
 // types lists counts by type.

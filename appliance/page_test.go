@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -25,7 +26,14 @@ func TestStatusHTML(t *testing.T) {
 		Names:    []string{"a.example"},
 		Failures: []Failure{{What: "tcp <i>:80", Why: "refused", Times: 2, Last: time.Unix(1085, 0)}},
 	}}
-	got := statusHTML(s, clients, time.Unix(1090, 0), "")
+	var flows []Flow
+	for i := range maxFlowsShown + 1 {
+		flows = append(flows, Flow{
+			Network: "tcp", Client: netip.MustParseAddrPort("[::ffff:192.168.77.20]:40000"), Asked: "198.18.4.7:443",
+			Real: fmt.Sprintf("f%d.example:443", i), Type: "B", Up: 10, Down: 2000, Age: 65,
+		})
+	}
+	got := statusHTML(s, clients, flows, time.Unix(1090, 0), "")
 	for _, want := range []string{
 		"<span>&lt;b&gt;1</span>", "up for 1m30s", "IPv4 &amp; IPv6", `id="flows" data-count="12"`,
 		"<th>type B</th> <td>12</td>", "1.2 MB", `class="server down"><b>udp://192.0.2.1:53</b>`,
@@ -33,13 +41,15 @@ func TestStatusHTML(t *testing.T) {
 		"<th>connection refused</th> <td>3</td>", "<b>192.168.77.20</b>", "3 of type B", "reached a.example",
 		"tcp &lt;i&gt;:80, 2 times, last 5s ago: refused",
 		"</span> 64:ff9b::/96: its router advertises it</p>", "<b>lan6</b> <span>3 advertised, 4 asked for</span> DNS fd00:77::1</p>",
+		"<b>tcp f20.example:443</b> <span>type B</span> <span>10 B up, 2.0 kB down</span> <span>by direct</span> <span>for 1m5s</span>",
+		"<b>tcp f1.example:443</b>", "<p>1 more: sixgate flows</p>",
 		"<b>far: gw2.example:1080</b> <span>7 asked, 0 failed</span> up, without UDP",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	for _, never := range []string{"<script", "type A"} {
+	for _, never := range []string{"<script", "type A", "f0.example"} {
 		if strings.Contains(got, never) {
 			t.Errorf("%q in\n%s", never, got)
 		}
