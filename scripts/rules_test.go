@@ -1,6 +1,7 @@
 package scripts
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"go/ast"
@@ -252,6 +253,29 @@ func TestCodeIsInTheRooms(t *testing.T) {
 			t.Errorf("%s: code lives in one of %q", name, rooms)
 		}
 	})
+}
+
+// TestNothingBuiltIsKept finds programs and other data among what git tracks.
+func TestNothingBuiltIsKept(t *testing.T) {
+	const longest = 256 << 10 // octets of a text somebody wrote
+	list := exec.Command("git", "ls-files", "-z")
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		t.Skipf("asking git for the files it tracks: %v", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, and not yet committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) > longest || bytes.IndexByte(b, 0) >= 0 {
+			t.Errorf("%s is no text of at most %d octets: what is built or measured stays out of the tree", name, longest)
+		}
+	}
 }
 
 func TestFileNamesAreOneWord(t *testing.T) {
