@@ -107,6 +107,7 @@ func (h *handover) listen(ctx context.Context, pools []netip.Prefix) error {
 			return err
 		}
 		h.sockets = append(h.sockets, newPatient(socket, "taking connections from the kernel", h.log))
+		h.tells = host.TellsOf(socket.Addr().(*net.TCPAddr).AddrPort())
 	}
 	return nil
 }
