@@ -88,6 +88,7 @@ func TestNamespaces(t *testing.T) {
 	t.Run("Drills", func(t *testing.T) { testDrills(t, n) })
 	t.Run("FullDisk", func(t *testing.T) { testFullDisk(t, n) })
 	t.Run("DeadUpstream", func(t *testing.T) { testDeadUpstream(t, n) })
+	t.Run("Resolvers", func(t *testing.T) { testResolvers(t, n) })
 	t.Run("Translation", func(t *testing.T) { testTranslation(t, n) })
 	t.Run("TranslationLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Advertised", func(t *testing.T) { testAdvertised(t, n) })
