@@ -79,6 +79,7 @@ func TestNamespaces(t *testing.T) {
 	t.Run("Serving", func(t *testing.T) { testServing(t, n) })
 	t.Run("Clients", func(t *testing.T) { testClients(t, n) })
 	t.Run("Servers", func(t *testing.T) { testServers(t, n) })
+	t.Run("Neighbours", func(t *testing.T) { testNeighbours(t, n) })
 	t.Run("ThreeGateways", func(t *testing.T) { testThreeGateways(t, n) })
 	t.Run("StopLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Handover", func(t *testing.T) { testHandover(t, n) })
@@ -264,6 +265,45 @@ func testRefused(t *testing.T, n *namespaces) {
 			}
 		})
 	}
+}
+
+// testNeighbours has an IPv4-only client reach an IPv6-only one of the served
+// networks, to which no name leads unless that is allowed.
+func testNeighbours(t *testing.T, n *namespaces) {
+	server, err := within(n, "lan6", func() (*net.UDPConn, error) {
+		return net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP("fd00:77::2"), Port: 5000})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			size, from, err := server.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			server.WriteToUDPAddrPort(buf[:size], from)
+		}
+	}()
+	const name = "fd00-77--2.ipv6-literal.net"
+	gate := n.serve(t, "gate", settings)
+	if got := n.run(t, "lan", "dig", "+short", name, "A"); got != "" {
+		t.Errorf("a name that leads into the LAN has the address %s", got)
+	}
+	gate.stop(t)
+
+	gate = n.serve(t, "gate", settings+"[direct]\nallow = ['fd00:77::2/128']\n")
+	conn, err := n.dial(t.Context(), "lan", "udp", netip.AddrPortFrom(n.resolve(t, "lan", name, "A"), 5000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echoDatagrams(conn); err != nil {
+		t.Error(err)
+	}
+	gate.stop(t)
 }
 
 // testPing pings hosts of both families from clients of both, and what is not
