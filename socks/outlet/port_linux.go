@@ -98,12 +98,19 @@ func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPor
 // (RFC 6335, section 6): a server of this host may want it.
 const lastSystemPort = 1023
 
+// backlog is how much may wait at a port, in bytes of the kernel's memory: the
+// default holds 1 ms of a gigabit.
+const backlog = 1 << 20
+
 // open returns a port for both families, the one that the client has where it
 // is neither reserved nor taken. To hosts that the client knows the real addresses of,
 // the kernel's NAT keeps that port, too, so that all see one.
 func (ps *Ports) open(client netip.AddrPort) (*port, error) {
 	o := &port{peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer)}
-	options := []option{{unix.IPPROTO_UDP, unix.UDP_GRO, 1}, {unix.SOL_IPV6, unix.IPV6_V6ONLY, 0}}
+	options := []option{
+		{unix.IPPROTO_UDP, unix.UDP_GRO, 1}, {unix.SOL_IPV6, unix.IPV6_V6ONLY, 0},
+		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, backlog},
+	}
 	var err error
 	for _, family := range []int{unix.AF_INET6, unix.AF_INET} {
 		o.socket, err = openSocket(family, 0, ps.control, o, options...)
