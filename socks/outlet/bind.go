@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,7 +56,7 @@ func (d *Direct) bind(ctx context.Context, peer socks.Addr) (*directBinding, err
 	}
 	lc := net.ListenConfig{Control: d.Control}
 	err := d.Listening.Ports.Open(func(port uint16) error {
-		ln, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(local, port).String())
+		ln, err := lc.Listen(ctx, strings.Replace(networkOf(local), "ip", "tcp", 1), netip.AddrPortFrom(local, port).String())
 		if err == nil {
 			b.ln = ln.(*net.TCPListener)
 		}

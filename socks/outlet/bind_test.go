@@ -67,6 +67,23 @@ func TestBind(t *testing.T) {
 	}
 }
 
+// Towards nobody in particular, a host behind a NAT is at its external address
+// of the family that was asked for.
+func TestBindBehindNAT(t *testing.T) {
+	external := []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}
+	d := NewDirect(DirectConfig{Listening: socks.Listening{External: external}})
+	for i, anybody := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		b, err := d.Bind(t.Context(), socks.Addr{IP: anybody})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if got := b.Addr(); got.Addr() != external[i] || got.Port() == 0 {
+			t.Errorf("for %s it listens at %s", anybody, got)
+		}
+	}
+}
+
 func TestBindRefuses(t *testing.T) {
 	direct := NewDirect(DirectConfig{Resolver: &hosts{}, Vet: NewGuard(nil, nil, nil).Vet})
 	for peer, want := range map[socks.Addr]syscall.Errno{
