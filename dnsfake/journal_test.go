@@ -433,8 +433,8 @@ func FuzzJournal(f *testing.F) {
 				continue
 			}
 			seen++
-			if table.names[name] != i {
-				t.Errorf("%q is at %d and %d", name, i, table.names[name])
+			if at, ok := table.names.find(table.slots, name); !ok || at != i {
+				t.Errorf("%q is at %d and %d, %v", name, i, at, ok)
 			}
 		}
 		if seen != table.Len() {

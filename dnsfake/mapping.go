@@ -14,7 +14,7 @@ type Mapping struct {
 func (t *Table) Mappings() []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]Mapping, 0, len(t.names))
+	all := make([]Mapping, 0, t.names.len)
 	for i := range t.size {
 		if name := t.slots.name(i); name != "" {
 			pair := t.pair(i)

@@ -2,7 +2,6 @@ package dnsfake
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -27,13 +26,16 @@ func (t *Table) restore(secret *[16]byte, records []record) {
 		if i < 0 || i >= int64(t.size) || r.name == "" {
 			continue
 		}
-		if before, ok := t.names[r.name]; ok {
+		if before, ok := t.names.find(t.slots, r.name); ok {
+			t.names.remove(t.slots, r.name)
 			*t.slots.at(before) = slot{}
 		}
-		delete(t.names, t.slots.name(int32(i)))
+		if name := t.slots.name(int32(i)); name != "" {
+			t.names.remove(t.slots, name)
+		}
 		due := min(int64(r.lease)-zero, latest)
 		*t.slots.at(int32(i)) = slot{name: r.name, due: due, saved: due}
-		t.names[r.name] = int32(i)
+		t.names.add(t.slots, int32(i))
 	}
 	t.queueLocked()
 }
@@ -41,7 +43,12 @@ func (t *Table) restore(secret *[16]byte, records []record) {
 // queueLocked puts all slots that stand for a name into a new queue.
 func (t *Table) queueLocked() {
 	t.idle = newQueue()
-	used := slices.Collect(maps.Values(t.names))
+	used := make([]int32, 0, t.names.len)
+	for i := range t.size {
+		if t.slots.name(i) != "" {
+			used = append(used, i)
+		}
+	}
 	slices.SortFunc(used, func(a, b int32) int { return cmp.Compare(t.slots.at(a).due, t.slots.at(b).due) })
 	for _, i := range used {
 		if t.slots.at(i).due <= t.idle.passed {

@@ -65,15 +65,15 @@ type Table struct {
 	epoch        time.Time     // second 0 of slot.due
 	changed      chan struct{} // has one element when there are changes to save
 
-	mu      sync.Mutex       // guards what follows
-	secret  [16]byte         // the hash's key
-	size    int32            // slots
-	slots   slots            // by index in the pools, above firstIndex
-	unused  int32            // no slot below it was never used
-	names   map[string]int32 // the slot of a name in the form of key
-	idle    queue            // the slots that stand for a name and have no flows
-	saving  bool             // there is a journal
-	unsaved []int32          // the slots with unsaved set
+	mu      sync.Mutex // guards what follows
+	secret  [16]byte   // the hash's key
+	size    int32      // slots
+	slots   slots      // by index in the pools, above firstIndex
+	unused  int32      // no slot below it was never used
+	names   index      // the slots of names in the form of key
+	idle    queue      // the slots that stand for a name and have no flows
+	saving  bool       // there is a journal
+	unsaved []int32    // the slots with unsaved set
 }
 
 // slot is what the table knows of an index.
@@ -139,7 +139,7 @@ func NewTable(conf TableConfig) (*Table, error) {
 		changed: make(chan struct{}, 1),
 		size:    int32(size),
 		slots:   make(slots, (size+chunkSlots-1)/chunkSlots),
-		names:   make(map[string]int32),
+		names:   newIndex(),
 		idle:    newQueue(),
 	}
 	rand.Read(t.secret[:]) // never fails
@@ -170,14 +170,14 @@ func (t *Table) Issue(name string, ttl time.Duration) (Pair, error) {
 	defer t.mu.Unlock()
 	now := t.secondLocked()
 	t.idle.advance(t.slots, now)
-	i, ok := t.names[name]
+	i, ok := t.names.find(t.slots, name)
 	if !ok {
 		var err error
 		if i, err = t.takeLocked(name); err != nil {
 			return Pair{}, err
 		}
 		t.slots.at(i).name = name
-		t.names[name] = i
+		t.names.add(t.slots, i)
 	} else if t.slots.at(i).flows == 0 {
 		t.idle.remove(t.slots, i)
 	}
@@ -212,7 +212,7 @@ func (t *Table) takeLocked(name string) (int32, error) {
 	}
 	t.idle.remove(t.slots, i)
 	s := t.slots.at(i)
-	delete(t.names, s.name)
+	t.names.remove(t.slots, s.name)
 	*s = slot{unsaved: s.unsaved}
 	return i, nil
 }
@@ -277,7 +277,7 @@ func (t *Table) NameOf(addr netip.Addr) (string, bool) {
 func (t *Table) Has(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, ok := t.names[key(name)]
+	_, ok := t.names.find(t.slots, key(name))
 	return ok
 }
 
@@ -291,7 +291,7 @@ func (t *Table) Contains(addr netip.Addr) bool {
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.names)
+	return t.names.len
 }
 
 // Cap returns how many names can have an address at a time.
