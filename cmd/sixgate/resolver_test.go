@@ -30,7 +30,10 @@ func testResolvers(t *testing.T, n *namespaces) {
 		urls[i] = "udp://" + at(i)
 	}
 	with := "[dns]\nrefuse-dot = true\nupstreams = [\"" + strings.Join(urls, `", "`) + `"]`
-	gate := n.serve(t, "gate", strings.Replace(settings, "[dns]\nupstreams = [\"udp://203.0.113.53:53\"]", with, 1))
+	gate := n.serve(t, "gate", strings.NewReplacer(
+		"[dns]\nupstreams = [\"udp://203.0.113.53:53\"]", with,
+		"[limits]", "[limits]\nnew-names-per-second = 0",
+	).Replace(settings))
 	t.Run("PortOfTLS", func(t *testing.T) { testPortOfTLS(t, n) })
 	var load demand
 	ctx, stop := context.WithCancel(t.Context())
@@ -85,7 +88,10 @@ func (l *demand) run(ctx context.Context, n *namespaces) {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return n.dial(ctx, "lan", network, netip.MustParseAddrPort("192.168.77.1:53"))
 	}}
+	pace := time.NewTicker(5 * time.Millisecond)
+	defer pace.Stop()
 	for ctx.Err() == nil {
+		<-pace.C
 		began := time.Now()
 		_, err := resolver.LookupNetIP(ctx, "ip4", fmt.Sprintf("n%d.test.", l.asked.Add(1)))
 		told, _ := errors.AsType[*net.DNSError](err)
