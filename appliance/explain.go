@@ -122,7 +122,7 @@ func (a *Appliance) explainDenied(ctx context.Context, e *Explanation, name stri
 	if policy.names.SpecialZone(name) != "" {
 		return
 	}
-	ips, err := a.parts.resolver.LookupNetIP(ctx, "ip", name)
+	ips, err := a.parts.names.LookupNetIP(ctx, "ip", name)
 	if err != nil {
 		return // the answers have told
 	}
@@ -198,7 +198,7 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 		if dest.IP.IsValid() {
 			addrs = []netip.Addr{dest.IP}
 		} else if addrs == nil && failed == nil {
-			addrs, failed = a.parts.resolver.LookupNetIP(ctx, "ip", dest.Name)
+			addrs, failed = a.parts.names.LookupNetIP(ctx, "ip", dest.Name)
 		}
 		return addrs
 	}

@@ -24,6 +24,7 @@ type parts struct {
 	table    *dnsfake.Table
 	resolver *upstream.Resolver
 	hosts    *dnsfake.Hosts
+	names    *dnsfake.Resolver // of what is dialled
 	dns      *dnsfake.Server
 	gateway  *gateway.Gateway
 	socks    *socks.Server
@@ -56,13 +57,16 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		return nil, err
 	}
 	p.hosts = dnsfake.NewHosts(c.DNS.Hosts, c.DNS.Leases, logger)
+	p.names = &dnsfake.Resolver{
+		Upstream: p.resolver, Hosts: p.hosts, Policy: func() *dnsfake.Policy { return p.policy.Load().names },
+	}
 	p.translator = &translator{
 		fixed: c.Direct.NAT64.Prefix, find: c.Direct.NAT64.Find,
 		resolver: p.resolver, current: current, logger: logger, changed: make(chan struct{}, 1),
 		own: func() []netip.Prefix { m := current(); return append(m.pools(c), m.literals...) },
 	}
 	p.direct = outlet.DirectConfig{
-		Resolver: p.resolver, NAT64: p.translator.prefix, Control: control,
+		Resolver: p.names, NAT64: p.translator.prefix, Control: control,
 		Ports: outlet.NewPorts(control, func(port uint16) bool { return current().reserved.Contains(port) }),
 	}
 	first, err := newPolicy(c, p.direct, current, logger)
@@ -73,7 +77,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 	p.gateway = gateway.New(gateway.Config{
 		Names:    p.table,
 		Policy:   func() *gateway.Policy { return p.policy.Load().flows },
-		Resolver: p.resolver,
+		Resolver: p.names,
 		Logger:   logger,
 		Dialled:  p.sight.Dialled,
 		Ended:    p.sight.Ended,
@@ -83,7 +87,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 		Resolver:  p.resolver,
 		Clients:   func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
 		Always:    func() dnsfake.Families { return always(p.policy.Load().config.DNS.Fake, current().uplink) },
-		Policy:    func() *dnsfake.Policy { return p.policy.Load().names },
+		Policy:    p.names.Policy,
 		Hosts:     p.hosts,
 		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },

@@ -244,7 +244,7 @@ func (s *Server) hosts(req *request) (answer, bool) {
 		case dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB:
 			return s.positive(req, ips...), true
 		}
-		_, t := s.treatmentOf(req.name)
+		_, t := s.conf.Policy().treatmentOf(req.name)
 		if t != ordinary || !strings.Contains(req.name, ".") {
 			return s.absence(req, req.name, nodata), true
 		}

@@ -67,9 +67,19 @@ func localNets() []netip.Prefix {
 
 // treatmentOf returns how name, in the form of key, is answered, and the zone
 // that says so.
-func (s *Server) treatmentOf(name string) (zone string, t treatment) {
-	zone = s.conf.Policy().SpecialZone(name)
-	return zone, s.conf.Policy().special[zone]
+func (p *Policy) treatmentOf(name string) (zone string, t treatment) {
+	zone = p.SpecialZone(name)
+	return zone, p.special[zone]
+}
+
+// loopbacks are the addresses of localhost.
+func loopbacks() []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+}
+
+// discoveries are the addresses of ipv4only.arpa (RFC 7050, section 2.2).
+func discoveries() []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.AddrFrom4([4]byte{192, 0, 0, 171})}
 }
 
 // own answers for names and addresses that are special, or no names at all.
@@ -81,13 +91,13 @@ func (s *Server) own(ctx context.Context, req *request) (answer, bool) {
 	if a, ok := reverse(q, req.name, s.localNets); ok {
 		return a, true
 	}
-	zone, t := s.treatmentOf(req.name)
+	zone, t := s.conf.Policy().treatmentOf(req.name)
 	exact := zone == req.name
 	switch {
 	case t == loopback:
-		return s.positive(req, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()), true
-	case t == discovery && exact: // RFC 7050, section 2.2
-		ips := []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 0, 170}), netip.AddrFrom4([4]byte{192, 0, 0, 171})}
+		return s.positive(req, loopbacks()...), true
+	case t == discovery && exact:
+		ips := discoveries()
 		if s.conf.NAT64 != nil && !req.families.IPv4 {
 			ips = append(ips, s.conf.NAT64()...)
 		}
@@ -102,19 +112,26 @@ func (s *Server) own(ctx context.Context, req *request) (answer, bool) {
 	return s.absence(req, zone, nxdomain), true
 }
 
-// unasked reports whether what req asks for is found in local files or nowhere:
-// addresses of a name without dots are nobody's but this network's, and what is
-// found by these names takes over a host (VU#598349).
+// unasked reports whether what req asks for is found in local files or nowhere.
 func (s *Server) unasked(req *request) bool {
-	first, _, dotted := strings.Cut(req.name, ".")
-	if first == "wpad" || first == "isatap" {
-		return true
-	}
 	switch req.question[0].Qtype {
 	case dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB:
-		return !dotted && req.name != ""
+		return unasked(req.name)
 	}
-	return false
+	return takesOver(req.name)
+}
+
+// unasked reports whether the addresses of name, in the form of key, are found in
+// local files or nowhere: those of a name without dots are nobody's but this
+// network's.
+func unasked(name string) bool {
+	return takesOver(name) || name != "" && !strings.Contains(name, ".")
+}
+
+// takesOver reports whether what is found by name takes over a host (VU#598349).
+func takesOver(name string) bool {
+	first, _, _ := strings.Cut(name, ".")
+	return first == "wpad" || first == "isatap"
 }
 
 // positive answers with those of ips that have the family asked for.
