@@ -200,7 +200,7 @@ func (in *inbox) receive(fd uintptr, s *socket) {
 	case unix.EAGAIN, unix.EINTR:
 		drain(int(fd), s.owner.failed) // there may be errors alone
 		return
-	default: // what an earlier datagram met; there may be one of a large one's
+	default: // what an earlier datagram met, of which the queue of errors may tell more
 		if !drain(int(fd), s.owner.failed) && !isLate(errno) {
 			s.owner.broke()
 		}
