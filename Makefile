@@ -34,7 +34,7 @@ demo: setup build ## show the gateway at work, in network namespaces (as root)
 
 test: setup check ## run everything that can fail (namespace tests: as root)
 	$(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails -- \
-		-race -timeout 30m ./...
+		-race -timeout 15m ./...
 
 check: setup ## formatting, vet, staticcheck, shellcheck, the unit, the rules of the tree
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }

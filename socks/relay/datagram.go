@@ -54,7 +54,12 @@ func (d *direction) datagrams() error {
 		default:
 			return err
 		}
-		if _, err := d.dst.Write(buf[:n]); err != nil && !lostDatagram(err) {
+		_, err = d.dst.Write(buf[:n])
+		if lostDatagram(err) {
+			// The kernel may have told of an earlier datagram instead of sending this one.
+			_, err = d.dst.Write(buf[:n])
+		}
+		if err != nil && !lostDatagram(err) {
 			return err
 		}
 		d.moved(int64(n))

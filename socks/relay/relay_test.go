@@ -336,7 +336,8 @@ func TestDatagramsOutliveRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer echo.Close()
-	client.Write([]byte("heard"))
+	echo.SetReadDeadline(time.Now().Add(10 * time.Second))
+	client.Write([]byte("heard")) // the error of "lost too" may wait in the socket
 	buf := make([]byte, 100)
 	for string(buf[:5]) != "heard" {
 		if _, _, err := echo.ReadFrom(buf); err != nil {
