@@ -33,8 +33,10 @@ demo: setup build ## show the gateway at work, in network namespaces (as root)
 	@scripts/demo
 
 test: setup check ## run everything that can fail (namespace tests: as root)
-	$(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails -- \
-		-race -timeout 15m ./...
+	@mkdir -p bin
+	$(GO) run gotest.tools/gotestsum@v1.13.0 --format pkgname-and-test-fails --jsonfile bin/test.json \
+		--rerun-fails=1 --rerun-fails-max-failures=3 --packages ./... -- -race -timeout 15m
+	@if grep -q 'WARNING: DATA RACE' bin/test.json; then echo "a data race fails the run, however the second try went"; exit 1; fi
 
 check: setup ## formatting, vet, staticcheck, shellcheck, the unit, the rules of the tree
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
