@@ -74,6 +74,10 @@ func decide(w want, its, other finding) verdict {
 		return giveNoData // the name exists, and that is all the client can use
 	case !known:
 		return wait
+	// Who fails for one family may have an address there that would do.
+	case w.its && its == failed && (other == empty || other == denied && !w.otherReal),
+		w.its && other == failed && its >= empty && (w.always || !w.otherReal):
+		return giveServFail
 	case w.its && (its == denied || other == denied && !w.otherReal):
 		return giveFiltered
 	// One family that exists outweighs the other's NXDOMAIN: some servers say

@@ -59,6 +59,15 @@ func TestAddressQueries(t *testing.T) {
 			return true
 		})
 	}
+	for i, fails := range []string{"A", "AAAA"} {
+		for _, qtype := range []string{"A", "AAAA"} {
+			rcode := dns.RcodeSuccess
+			if qtype == fails {
+				rcode = dns.RcodeServerFailure
+			}
+			up.on(fmt.Sprintf("half%d.down.example. %s", 4+2*i, qtype), rcodeOf(rcode))
+		}
+	}
 	up.on("bare.example. A", rcodeOf(0))
 	up.on("bare.example. AAAA", rcodeOf(0))
 
@@ -113,6 +122,12 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "part.example. A", "part.example. 60 A fake part.example"},
 		{"4", "", "down.example. A", "SERVFAIL; EDE 22"},
 		{"4", "", "down.example. AAAA", "SERVFAIL; EDE 22"},
+		{"4", "", "half4.down.example. A", "SERVFAIL; EDE 22"}, // what failed may have an address
+		{"4", "", "half6.down.example. A", "SERVFAIL; EDE 22"},
+		{"4", "", "half4.down.example. AAAA", "NODATA"},
+		{"46", "", "half4.down.example. A", "SERVFAIL; EDE 22"},
+		{"46", "", "half6.down.example. A", "NODATA"}, // and learns of the failure with AAAA
+		{"46", "4", "half6.down.example. A", "SERVFAIL; EDE 22"},
 		{"4", "", "bogus.example. A", "SERVFAIL; EDE 6"},
 		{"4", "", "bogus.example. A DO CD", "SERVFAIL; EDE 6"},
 		{"4", "", "bare.example. A", "bare.example. 10 SOA"},
