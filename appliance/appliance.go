@@ -16,7 +16,6 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
-	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
 	"sixgate/appliance/host"
 	"sixgate/dnsfake"
@@ -56,7 +55,6 @@ type Appliance struct {
 	Options
 	started time.Time
 	parts   *parts
-	machine atomic.Pointer[machine]     // as last seen
 	packets atomic.Pointer[stack.Stack] // nil before Run
 
 	reloading sync.Mutex // held by who reloads
@@ -72,8 +70,7 @@ func New(c *config.Config, o Options) (*Appliance, error) {
 		o.Notify = func(string) {}
 	}
 	a := &Appliance{Options: o, started: time.Now()}
-	a.machine.Store(m)
-	if a.parts, err = build(c, a.machine.Load, o.Logger); err != nil {
+	if a.parts, err = build(c, m, o.Logger); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -87,7 +84,7 @@ func (a *Appliance) config() *config.Config { return a.parts.policy.Load().confi
 // up before an error is taken down again. What a killed predecessor left is
 // taken over.
 func (a *Appliance) Run(ctx context.Context) (err error) {
-	limitMemory(a.machine.Load().memory, a.Logger)
+	limitMemory(a.parts.machine.Load().memory, a.Logger)
 	defer func() { err = errors.Join(err, a.parts.resolver.Close()) }()
 	device, err := stack.OpenTUN(a.config().TUN.Name, a.config().TUN.MTU)
 	if err != nil {
@@ -104,17 +101,17 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
 	defer a.parts.handover.close()
-	if err := a.parts.handover.open(ctx, a.config().TUN.Handover, a.state(a.machine.Load())); err != nil {
+	if err := a.parts.handover.open(ctx, a.config().TUN.Handover, a.state(a.parts.machine.Load())); err != nil {
 		return err
 	}
-	if err := network.Set(a.state(a.machine.Load())); err != nil {
+	if err := network.Set(a.state(a.parts.machine.Load())); err != nil {
 		return hostError(err)
 	}
 	defer a.keepNames(ctx)()
 	packets, err := stack.New(stack.Config{
-		Device: device, MTU: a.config().TUN.MTU, Memory: a.machine.Load().memory, Handler: a.parts.tun, Logger: a.Logger,
+		Device: device, MTU: a.config().TUN.MTU, Memory: a.parts.machine.Load().memory, Handler: a.parts.tun, Logger: a.Logger,
 		// Datagrams leave TCP room: their sources are easily forged.
-		MaxDatagramFlows: flows(a.config(), a.machine.Load()) / 2,
+		MaxDatagramFlows: flows(a.config(), a.parts.machine.Load()) / 2,
 		Router:           router(a.config()),
 	})
 	if err != nil {
@@ -172,17 +169,11 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	tasks.Go(func() error { return a.parts.translator.run(ctx) })
 	err := hostError(a.listen(ctx, tasks, dns))
 	if err == nil {
-		err = hostError(a.parts.senders.set(ctx, tasks, a.config(), a.machine.Load()))
+		err = hostError(a.parts.senders.set(ctx, tasks, a.config(), a.parts.machine.Load()))
 	}
-	routers := a.listenRouters(ctx, tasks)
 	if err == nil {
 		a.listenSight(ctx, tasks)
-		tasks.Go(func() error {
-			return host.Watch(ctx, func() {
-				a.follow(ctx, tasks, network, dns)
-				routers(a.machine.Load().uplinks)
-			})
-		})
+		a.parts.watch(ctx, tasks, func() *machine { return a.follow(ctx, tasks, network, dns) })
 		tasks.Go(func() error { return a.live(ctx) })
 		tasks.Go(func() error { return returnMemory(ctx) })
 		tasks.Go(func() error { return a.heed(ctx) })
@@ -221,7 +212,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 
 // listen starts tasks that serve SOCKS and, last, DNS until ctx ends.
 func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsSockets) error {
-	opened, err := listen(ctx, "SOCKS", false, a.machine.Load().listenSOCKS(a.config()))
+	opened, err := listen(ctx, "SOCKS", false, a.parts.machine.Load().listenSOCKS(a.config()))
 	if err != nil {
 		return err
 	}
@@ -232,29 +223,12 @@ func (a *Appliance) listen(ctx context.Context, tasks *errgroup.Group, dns *dnsS
 	}
 	// The gateway's own addresses in the pools answer DNS like all the others
 	// there, unless a server of this machine has taken port 53 everywhere.
-	for _, own := range a.machine.Load().gatewayAddresses(a.config()) {
+	for _, own := range a.parts.machine.Load().gatewayAddresses(a.config()) {
 		if err := dns.serve(ctx, netip.AddrPortFrom(own.Addr(), portDNS)); err != nil {
 			a.Logger.Warn("no DNS on the gateway's own fake address", "err", err)
 		}
 	}
-	return dns.set(ctx, a.machine.Load().listenDNS(a.config()))
-}
-
-// listenRouters starts a task that finds the network's NAT64 in what routers
-// advertise, where it is to be found. It returns how to tell it at which
-// interfaces. Without the right to do so, DNS alone is asked.
-func (a *Appliance) listenRouters(ctx context.Context, tasks *errgroup.Group) (follow func(uplinks []int)) {
-	if !a.config().Direct.NAT64.Find {
-		return func([]int) {}
-	}
-	link, err := advert.OpenAll()
-	if err != nil {
-		a.Logger.Warn("the NAT64 of the network is asked of DNS alone", "err", rawError(err))
-		return func([]int) {}
-	}
-	l := advert.NewListener(link, a.parts.translator.hear, a.Logger)
-	tasks.Go(func() error { return l.Run(ctx) })
-	return l.Follow
+	return dns.set(ctx, a.parts.machine.Load().listenDNS(a.config()))
 }
 
 // maxViewers is how many connections the status page has at a time: strangers
@@ -306,22 +280,12 @@ func (a *Appliance) live(ctx context.Context) error {
 // follow looks at the machine again and makes the gateway fit it: what is
 // faked, what is denied, where DNS is served, what is advertised, and what others
 // have removed of the gateway's network.
-func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *host.Network, dns *dnsSockets) {
+func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *host.Network, dns *dnsSockets) *machine {
+	now := a.parts.follow(survey(a.config()))
 	if ctx.Err() != nil {
-		return
+		return now
 	}
-	before := a.machine.Load()
-	now, err := survey(a.config())
-	if err != nil {
-		a.Logger.Warn("keeping what was last known of the machine", "err", err)
-		now = before
-	}
-	a.machine.Store(now)
-	if now.uplink != before.uplink || now.String() != before.String() {
-		a.Logger.Info("the machine has changed", "uplink", familyNames(now.uplink), "lan", now)
-		a.parts.translator.follow()
-	}
-	err = errors.Join(
+	err := errors.Join(
 		network.Set(a.state(now)),
 		dns.set(ctx, now.listenDNS(a.config())),
 		a.parts.senders.set(ctx, tasks, a.config(), now),
@@ -329,6 +293,7 @@ func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *
 	if err != nil {
 		a.Logger.Warn("following a change of the machine", "err", err)
 	}
+	return now
 }
 
 // CleanUp removes what a killed gateway of this configuration left.

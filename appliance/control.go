@@ -50,7 +50,7 @@ func (a *Appliance) asClient(s string) (netip.Addr, error) {
 	if s != "" {
 		return netip.ParseAddr(s)
 	}
-	for _, l := range a.machine.Load().lan {
+	for _, l := range a.parts.machine.Load().lan {
 		for _, p := range l.addresses {
 			if !p.Addr().IsLinkLocalUnicast() {
 				return p.Addr(), nil

@@ -75,14 +75,14 @@ func TestControlSocketSparesFiles(t *testing.T) {
 
 // TestAsClient has a lan interface without an address that a client could have.
 func TestAsClient(t *testing.T) {
-	a := &Appliance{}
-	a.machine.Store(&machine{lan: []lan{{name: "lan0"}, {name: "lan1", addresses: []netip.Prefix{
+	a := &Appliance{parts: &parts{}}
+	a.parts.machine.Store(&machine{lan: []lan{{name: "lan0"}, {name: "lan1", addresses: []netip.Prefix{
 		netip.MustParsePrefix("fe80::1/64"), netip.MustParsePrefix("fd00:77::1/64"),
 	}}}})
 	if client, err := a.asClient(""); err != nil || client != netip.MustParseAddr("fd00:77::1") {
 		t.Errorf("got %v, %v", client, err)
 	}
-	a.machine.Store(&machine{lan: []lan{{name: "lan0"}}})
+	a.parts.machine.Store(&machine{lan: []lan{{name: "lan0"}}})
 	if client, err := a.asClient(""); err != nil || client != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("got %v, %v", client, err)
 	}

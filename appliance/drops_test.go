@@ -37,7 +37,6 @@ func TestTellDrops(t *testing.T) {
 	b := newBox(t, newWorld(t), nil)
 	var log bytes.Buffer
 	a := &Appliance{parts: b.parts, Options: Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
-	a.machine.Store(b.parts.current())
 	ctx, cancel := context.WithCancel(t.Context())
 	ticks, done := make(chan time.Time), make(chan struct{})
 	go func() {

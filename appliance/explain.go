@@ -41,7 +41,7 @@ func (a *Appliance) Explain(ctx context.Context, target string, client netip.Add
 	}
 	e := &Explanation{}
 	defer func() { a.explainPast(e, dest, client) }()
-	families := a.machine.Load().clientFamilies(client)
+	families := a.parts.machine.Load().clientFamilies(client)
 	e.say("The client %s is in a network with %s.", client, familyNames(families))
 	if dest.IP.IsValid() {
 		dest, err = a.explainAddress(e, dest, client)
@@ -57,7 +57,7 @@ func (a *Appliance) Explain(ctx context.Context, target string, client netip.Add
 
 // explainAddress returns what dest stands for. The error has been said.
 func (a *Appliance) explainAddress(e *Explanation, dest socks.Addr, client netip.Addr) (socks.Addr, error) {
-	if ip, ok := a.machine.Load().literal(a.config(), client, dest.IP); ok {
+	if ip, ok := a.parts.machine.Load().literal(a.config(), client, dest.IP); ok {
 		e.say("%s comes to the gateway, which takes it as %s.", dest.IP, ip)
 		return socks.Addr{IP: ip, Port: dest.Port}, nil
 	}
@@ -232,7 +232,7 @@ func (a *Appliance) explainWay(ctx context.Context, e *Explanation, dest socks.A
 			e.say("The uplink has no IPv4: %s is dialled as %s, through the NAT64 of the network: %s.", ip, far, how)
 		}
 		e.say("%s may be dialled: a connection of type %s.", ip, gateway.TypeOf(client, far))
-		if uplink := a.machine.Load().uplink; far.Is4() && !uplink.IPv4 || far.Is6() && !uplink.IPv6 {
+		if uplink := a.parts.machine.Load().uplink; far.Is4() && !uplink.IPv4 || far.Is6() && !uplink.IPv6 {
 			e.say("But the uplink has no default route for the family of %s: unless another route leads there, it is unreachable.", ip)
 		}
 	}

@@ -65,7 +65,7 @@ func TestExplain(t *testing.T) {
 			c.before(b)
 		}
 		a := &Appliance{parts: b.parts}
-		a.machine.Store(&machine{ipv6: true, uplink: dnsfake.Families{IPv4: true}})
+		b.parts.machine.Store(&machine{ipv6: true, uplink: dnsfake.Families{IPv4: true}})
 		client := netip.MustParseAddr("192.0.2.2")
 		if c.before != nil {
 			client = firstToFail(t, a)

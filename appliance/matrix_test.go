@@ -186,7 +186,7 @@ func newBox(t *testing.T, w *world, change func(*config.Config)) *box {
 	if change != nil {
 		change(c)
 	}
-	p, err := build(c, func() *machine { return &machine{ipv6: true} }, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	p, err := build(c, &machine{ipv6: true}, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,6 @@ func TestStatusHTML(t *testing.T) {
 func TestPage(t *testing.T) {
 	b := newBox(t, newWorld(t), nil)
 	a := &Appliance{parts: b.parts}
-	a.machine.Store(b.parts.current())
 	get := func(path string, change func(*http.Request)) *httptest.ResponseRecorder {
 		r := httptest.NewRequest("GET", path, nil)
 		r.Host = "127.0.0.1:8064"

@@ -32,18 +32,19 @@ type parts struct {
 	handover *handover
 	senders  *senders
 	sight    *sight.Sight
-	policy   atomic.Pointer[policy] // in force; never nil once built
-	current  func() *machine        // as it was last seen
+	policy   atomic.Pointer[policy]  // in force; never nil once built
+	machine  atomic.Pointer[machine] // as last seen; never nil
 	logger   *slog.Logger
 
 	translator *translator
 	direct     outlet.DirectConfig // of all policies
 }
 
-// build makes the parts, and touches nothing of the machine, which current
-// returns as it was last seen.
-func build(c *config.Config, current func() *machine, logger *slog.Logger) (*parts, error) {
-	p := &parts{current: current, logger: logger, sight: sight.New(nil)}
+// build makes the parts for the machine m, and touches nothing of it.
+func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
+	p := &parts{logger: logger, sight: sight.New(nil)}
+	p.machine.Store(m)
+	current := p.machine.Load
 	var err error
 	if p.table, err = dnsfake.NewTable(dnsfake.TableConfig{IPv4: c.Pool.IPv4, IPv6: c.Pool.IPv6}); err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func build(c *config.Config, current func() *machine, logger *slog.Logger) (*par
 // adopt puts the policy of c in force. It is called by one at a time. Flows
 // that have begun go on by the policy before, and names keep their addresses.
 func (p *parts) adopt(c *config.Config) error {
-	next, err := newPolicy(c, p.direct, p.current, p.logger)
+	next, err := newPolicy(c, p.direct, p.machine.Load, p.logger)
 	if err != nil {
 		return err
 	}

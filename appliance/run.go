@@ -42,7 +42,7 @@ func RunProgram(c *config.Config, p Program, o Options) (status int, err error) 
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
 	status, err = confine.Run(p, confine.Network{
-		TUN: c.TUN.Name, MTU: c.TUN.MTU, Addresses: g.machine.gatewayAddresses(g.config), Resolver: g.router(),
+		TUN: c.TUN.Name, MTU: c.TUN.MTU, Addresses: g.parts.machine.Load().gatewayAddresses(g.config), Resolver: g.router(),
 	}, g.start)
 	switch {
 	case err == nil:
@@ -56,11 +56,10 @@ func RunProgram(c *config.Config, p Program, o Options) (status int, err error) 
 // personal is a gateway for one program.
 type personal struct {
 	Options
-	config  *config.Config
-	machine *machine
-	parts   *parts
-	tasks   errgroup.Group
-	stop    context.CancelFunc // of the tasks; nil before start
+	config *config.Config
+	parts  *parts
+	tasks  errgroup.Group
+	stop   context.CancelFunc // of the tasks; nil before start
 }
 
 // newPersonal builds a gateway, and changes nothing of the machine.
@@ -74,18 +73,27 @@ func newPersonal(c *config.Config, o Options) (*personal, error) {
 	own.Direct.Mark = 0
 	// The table is the program's alone.
 	own.Limits.NewNames = 0
-	m, err := survey(&own)
+	g := &personal{Options: o, config: &own}
+	m, err := g.survey(true)
 	if err != nil {
 		return nil, err
 	}
-	// Who runs the program may reach this machine without it.
-	m.denied, m.ipv6 = nil, true
-	g := &personal{Options: o, config: &own, machine: m}
-	if g.parts, err = build(&own, func() *machine { return m }, o.Logger); err != nil {
+	if g.parts, err = build(&own, m, o.Logger); err != nil {
 		return nil, err
 	}
 	g.parts.tun.literal = everywhere
 	return g, nil
+}
+
+// survey looks at the machine as the one of a program that has IPv6 or has not.
+// Who runs the program may reach the machine itself without it.
+func (g *personal) survey(ipv6 bool) (*machine, error) {
+	m, err := survey(g.config)
+	if err != nil {
+		return nil, err
+	}
+	m.denied, m.ipv6 = nil, ipv6
+	return m, nil
 }
 
 // router returns the gateway's address in the program's network, where it is the
@@ -108,10 +116,10 @@ func (g *personal) start(tun int, ipv6 bool) error {
 	if err != nil {
 		return err
 	}
-	g.machine.ipv6 = ipv6
+	m := g.parts.follow(g.survey(ipv6))
 	packets, err := stack.New(stack.Config{
-		Device: device, MTU: g.config.TUN.MTU, Memory: g.machine.memory, Handler: g.parts.tun, Logger: g.Logger,
-		MaxDatagramFlows: flows(g.config, g.machine) / 2, Router: g.router(),
+		Device: device, MTU: g.config.TUN.MTU, Memory: m.memory, Handler: g.parts.tun, Logger: g.Logger,
+		MaxDatagramFlows: flows(g.config, m) / 2, Router: g.router(),
 	})
 	if err != nil {
 		return errors.Join(err, device.Close())
@@ -122,6 +130,7 @@ func (g *personal) start(tun int, ipv6 bool) error {
 	g.tasks.Go(func() error { return packets.Run(ctx) })
 	g.tasks.Go(func() error { return g.parts.hosts.Run(ctx) })
 	g.tasks.Go(func() error { return g.parts.translator.run(ctx) })
+	g.parts.watch(ctx, &g.tasks, func() *machine { return g.parts.follow(g.survey(ipv6)) })
 	return nil
 }
 

@@ -148,7 +148,7 @@ type Mapping = dnsfake.Mapping
 
 // Status returns how the gateway is now.
 func (a *Appliance) Status() Status {
-	m, p := a.machine.Load(), a.parts.policy.Load()
+	m, p := a.parts.machine.Load(), a.parts.policy.Load()
 	s := Status{
 		Version: a.Version,
 		Started: a.started,

@@ -1,12 +1,9 @@
 package confine
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"syscall"
@@ -100,59 +97,6 @@ func renounce() error {
 	var none [2]unix.CapUserData
 	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
 		return fmt.Errorf("giving up capabilities: %w", err)
-	}
-	return nil
-}
-
-const (
-	resolvConfPath = "/etc/resolv.conf"
-	nsswitchPath   = "/etc/nsswitch.conf"
-)
-
-// daemons are the sockets of those who answer for host names outside: the C
-// library asks the first before any file, the second is systemd's resolver.
-var daemons = []string{"/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"}
-
-// resolveBy makes all that is asked for host names ask server.
-func resolveBy(server netip.Addr) error {
-	resolv, err := os.ReadFile(resolvConfPath)
-	if err != nil {
-		return fmt.Errorf("replacing what names the DNS servers: %w", err)
-	}
-	texts := map[string]string{resolvConfPath: resolvConf(string(resolv), server)}
-	sources, err := os.ReadFile(nsswitchPath)
-	switch {
-	case err == nil:
-		texts[nsswitchPath] = nsswitch(string(sources))
-	case !errors.Is(err, fs.ErrNotExist): // as without the GNU C library
-		return fmt.Errorf("replacing the sources of host names: %w", err)
-	}
-	for _, socket := range daemons {
-		if _, err := os.Stat(socket); err == nil {
-			texts[socket] = "" // connecting to a file is refused
-		}
-	}
-	return mountTexts(texts)
-}
-
-// mountTexts mounts files with these texts over those with these paths.
-func mountTexts(texts map[string]string) error {
-	// A directory that is everywhere and that none of the paths leads through.
-	const room = "/sys"
-	if err := unix.Mount("sixgate", room, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755"); err != nil {
-		return fmt.Errorf("mounting a file system: %w", err)
-	}
-	for path, text := range texts {
-		file := filepath.Join(room, filepath.Base(path))
-		if err := os.WriteFile(file, []byte(text), 0o444); err != nil {
-			return fmt.Errorf("writing another %s: %w", path, err)
-		}
-		if err := unix.Mount(file, path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mounting another %s: %w", path, err)
-		}
-	}
-	if err := unix.Unmount(room, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmounting a file system: %w", err)
 	}
 	return nil
 }

@@ -40,8 +40,8 @@ func Watch(ctx context.Context, changed func()) error {
 		unix.NETLINK_NETFILTER: {unix.NFNLGRP_NFTABLES},
 	} {
 		socket, err := subscribe(protocol, groups)
-		if errors.Is(err, unix.EPROTONOSUPPORT) {
-			continue // a kernel without netfilter has no tables to watch
+		if protocol == unix.NETLINK_NETFILTER && (errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EPERM)) {
+			continue // there are no tables, or none of an ordinary user's
 		}
 		if err != nil {
 			cancel(err)

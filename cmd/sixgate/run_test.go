@@ -51,6 +51,8 @@ func testRun(t *testing.T, n *namespaces) {
 			t.Run("Terminal", func(t *testing.T) { testRunTerminal(t, n, user) })
 			t.Run("Signal", func(t *testing.T) { testRunSignal(t, n, user) })
 			t.Run("Killed", func(t *testing.T) { testRunKilled(t, n, user) })
+			t.Run("Uplink", func(t *testing.T) { testRunUplink(t, n, user, static) })
+			t.Run("Resolver", func(t *testing.T) { testRunResolver(t, n, user) })
 		})
 	}
 	t.Run("Ping", func(t *testing.T) { testRunPing(t, &plain) })
