@@ -85,7 +85,7 @@ func (a *Appliance) config() *config.Config { return a.parts.policy.Load().confi
 // taken over.
 func (a *Appliance) Run(ctx context.Context) (err error) {
 	limitMemory(a.parts.machine.Load().memory, a.Logger)
-	defer func() { err = errors.Join(err, a.parts.resolver.Close()) }()
+	defer func() { err = errors.Join(err, a.parts.close()) }()
 	device, err := stack.OpenTUN(a.config().TUN.Name, a.config().TUN.MTU)
 	if err != nil {
 		return hostError(err)

@@ -223,7 +223,7 @@ func newBox(t *testing.T, w *world, change func(*config.Config)) *box {
 				t.Error(err)
 			}
 		}
-		if err := p.resolver.Close(); err != nil {
+		if err := p.close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -91,6 +92,7 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 		Policy:    p.names.Policy,
 		Hosts:     p.hosts,
 		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
+		Beyond:    func(client netip.Addr, name string) dnsfake.Exchanger { return p.policy.Load().resolver(client, name) },
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
 		NAT64:     func() []netip.Addr { return current().discovery() },
 		Logger:    logger,
@@ -132,10 +134,11 @@ func (p *parts) adopt(c *config.Config) error {
 	}
 	if slices.Equal(before.DNS.Upstreams, c.DNS.Upstreams) {
 		next.servers = p.policy.Load().servers
-		p.policy.Store(next)
-		return nil
+	} else {
+		defer p.resolver.Forget() // others may know other names
 	}
-	p.policy.Store(next)
-	p.resolver.Forget() // others may know other names
-	return nil
+	return p.policy.Swap(next).close()
 }
+
+// close ends what asks resolvers.
+func (p *parts) close() error { return errors.Join(p.resolver.Close(), p.policy.Load().close()) }

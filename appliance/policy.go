@@ -2,8 +2,11 @@ package appliance
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -35,6 +38,7 @@ type policy struct {
 	guard   *outlet.Guard
 	flows   *gateway.Policy
 	names   *dnsfake.Policy
+	beyond  map[string]*upstream.Resolver // of what else than addresses names have, by the outlet they are behind
 	access  *socks.Access
 	viewers *socks.Users // of the status page; nil: anyone
 }
@@ -63,6 +67,9 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 	if p.names, err = dnsfake.NewPolicy(c.DNS.Bypass, known(c), c.Limits.NewNames); err != nil {
 		return nil, err
 	}
+	if p.beyond, err = buildBeyond(c, p.flows.Outlets); err != nil {
+		return nil, err
+	}
 	users, err := buildUsers(c.SOCKS.Users, logger)
 	if err != nil {
 		return nil, err
@@ -81,6 +88,23 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 func (p *policy) delegated(client netip.Addr, name string) bool {
 	_, chained := p.flows.Outlets[p.flows.Rules.PickName(client, name)].(*outlet.Via)
 	return chained
+}
+
+// resolver returns who is asked for what name has behind its chain, if anybody.
+func (p *policy) resolver(client netip.Addr, name string) dnsfake.Exchanger {
+	if r := p.beyond[p.flows.Rules.PickName(client, name)]; r != nil {
+		return r
+	}
+	return nil
+}
+
+// close ends what has been started since.
+func (p *policy) close() error {
+	var err error
+	for _, r := range p.beyond {
+		err = errors.Join(err, r.Close())
+	}
+	return err
 }
 
 const (
@@ -116,6 +140,34 @@ func servers(c *config.Config) func() ([]upstream.Server, error) {
 		list = append(list, upstream.Server(u))
 	}
 	return upstream.Static(list...)
+}
+
+// beyondMemory bounds the cache of a resolver behind a chain, in octets: names are
+// not looked up there, but now and then their mail servers and the like.
+const beyondMemory = 1 << 20
+
+// buildBeyond returns what asks the configured resolvers through each chain. Those
+// of the host are of this network, and not for the far end to reach; and what
+// keeps users apart is no way for all of them together.
+func buildBeyond(c *config.Config, outlets map[string]outlet.Outlet) (map[string]*upstream.Resolver, error) {
+	beyond := map[string]*upstream.Resolver{}
+	for _, o := range c.Outlets {
+		if o.Type != config.OutletSOCKS5 || o.Isolate || len(c.DNS.Upstreams) == 0 {
+			continue
+		}
+		r, err := upstream.New(upstream.Config{
+			Servers: servers(c),
+			Connect: func(ctx context.Context, server netip.AddrPort) (net.Conn, error) {
+				return outlets[o.Name].Dial(ctx, "tcp", socks.AddrFromAddrPort(server))
+			},
+			Memory: beyondMemory,
+		})
+		if err != nil {
+			return nil, err
+		}
+		beyond[o.Name] = r
+	}
+	return beyond, nil
 }
 
 // known returns the special-use zones that the upstream servers are asked for.

@@ -160,5 +160,5 @@ func (g *personal) close() error {
 		g.stop() // first, as a handshake that the program has left would hold up the rest
 	}
 	g.parts.gateway.Shutdown(now)
-	return errors.Join(g.tasks.Wait(), g.parts.resolver.Close())
+	return errors.Join(g.tasks.Wait(), g.parts.close())
 }

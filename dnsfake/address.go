@@ -128,23 +128,28 @@ func (s *Server) address(ctx context.Context, req *request) answer {
 	}
 }
 
-// delegated answers for a name that the last gateway of a chain resolves, if it
-// is one and the query is of those that precede a connection. Nothing is known
-// of it here, and nobody here is asked (RFC 3089, section 4).
-func (s *Server) delegated(req *request) (answer, bool) {
+// trust answers for a name that the last gateway of a chain resolves, if the query
+// is of those that precede a connection. Nothing is known of it here, and nobody
+// is asked (RFC 3089, section 4).
+func (s *Server) trust(req *request) (answer, bool) {
 	qtype := req.question[0].Qtype
 	switch qtype {
 	case dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeSVCB:
 	default:
 		return answer{}, false
 	}
-	if s.conf.Delegated == nil || !s.conf.Delegated(req.client, req.name) {
-		return answer{}, false
-	}
 	if relayable(req.name) && (qtype == dns.TypeA && req.families.IPv4 || qtype == dns.TypeAAAA && req.families.IPv6) {
 		return s.fake(req, req.name, s.conf.MaxTTL), true
 	}
 	return negative(req, nodata, dns.RcodeSuccess, nil, s.conf.MinTTL), true
+}
+
+// beyond returns who is asked of a delegated name, or nil.
+func (s *Server) beyond(req *request) Exchanger {
+	if s.conf.Beyond == nil {
+		return nil
+	}
+	return s.conf.Beyond(req.client, req.name)
 }
 
 // want returns what req's query asks for.
@@ -160,7 +165,7 @@ func (s *Server) want(req *request) want {
 func (s *Server) look(ctx context.Context, req *request, qtype uint16) view {
 	q := req.question[0]
 	q.Qtype = qtype
-	m, told, err := s.ask(ctx, q, false, false)
+	m, told, err := s.ask(ctx, s.conf.Resolver, q, false, false)
 	if err != nil {
 		return view{finding: failed, err: err}
 	}
@@ -200,7 +205,7 @@ func (s *Server) given(ctx context.Context, req *request, v verdict, its, other 
 	case giveFake:
 		return s.fake(req, req.name, ttl)
 	case giveReal:
-		return s.forward(ctx, req)
+		return s.forward(ctx, req, s.conf.Resolver)
 	case giveNoData:
 		return negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
 	case giveFiltered:

@@ -36,6 +36,7 @@ const testZone = testSOA + `
 
 func TestAddressQueries(t *testing.T) {
 	up := serve(t, testZone)
+	there := server(t, serve(t, "mail.far.example. 60 MX 10 there.example.\nmail.far.example. 60 A 192.0.2.98"), Config{}).conf.Resolver
 	up.on("broken.example. AAAA", rcodeOf(dns.RcodeNameError)) // RFC 4074, section 4.2
 	up.records["broken.example."] = up.records["four.example."]
 	up.on("broken.example. A", func(m *dns.Msg) bool {
@@ -149,6 +150,11 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "x.far.example. HTTPS", "x.far.example. 10 SOA"},
 		{"4", "", "x.far.example. AAAA", "x.far.example. 10 SOA"},
 		{"46", "", `x\ y.far.example. A`, `x\ y.far.example. 10 SOA`},
+		{"4", "", "x.far.example. MX", "REFUSED; EDE 21"},
+		{"4", "", "x.far.example. A DO CD", "REFUSED; EDE 21"},
+		{"4", "", "mail.far.example. MX", "mail.far.example. 60 MX 10 there.example."},
+		{"4", "", "mail.far.example. A DO CD", "mail.far.example. 60 A 192.0.2.98"},
+		{"4", "", "mail.far.example. A", "mail.far.example. 300 A fake mail.far.example"},
 	} {
 		t.Run(fmt.Sprintf("%s/%s/%s", c.clients, c.always, c.query), func(t *testing.T) {
 			s := server(t, up, Config{
@@ -156,6 +162,12 @@ func TestAddressQueries(t *testing.T) {
 				Always:    func() Families { return familiesOf(c.always) },
 				Policy:    policy(t, []string{"*.Corp.example.", "exact.example"}, nil, 0),
 				Delegated: func(_ netip.Addr, name string) bool { return strings.HasSuffix(name, ".far.example") },
+				Beyond: func(_ netip.Addr, name string) Exchanger {
+					if name == "mail.far.example" {
+						return there
+					}
+					return nil
+				},
 				Vet: func(ip netip.Addr) error {
 					if ip.IsLoopback() {
 						return errors.New("loopback")

@@ -107,26 +107,36 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 		return a
 	}
 	if s.conf.Policy().bypass.match(req.name) {
-		return s.forward(ctx, req)
+		return s.forward(ctx, req, s.conf.Resolver)
 	}
 	// Who sets DO and CD validates, and would take a fake for a forgery (RFC
 	// 6147, section 3, item 3).
 	validates := req.dnssecOK() && req.head.CheckingDisabled
-	if !validates {
-		if a, ok := s.delegated(req); ok {
+	delegated := s.conf.Delegated != nil && s.conf.Delegated(req.client, req.name)
+	if delegated && !validates {
+		if a, ok := s.trust(req); ok {
 			return a
 		}
 	}
 	if a, ok := s.own(ctx, req); ok {
 		return a
 	}
+	from := s.conf.Resolver
+	if delegated {
+		if from = s.beyond(req); from == nil {
+			return answer{
+				kind: refused, rcode: dns.RcodeRefused,
+				ede: dns.ExtendedErrorCodeNotSupported, edeText: "the name is behind a chain, where no resolver is known",
+			}
+		}
+	}
 	if validates {
-		return s.forward(ctx, req)
+		return s.forward(ctx, req, from)
 	}
 	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA {
 		return s.address(ctx, req)
 	}
-	return rewrite(s.forward(ctx, req))
+	return rewrite(s.forward(ctx, req, from))
 }
 
 // never answers what no resolver here is asked for.
@@ -147,9 +157,9 @@ func never(q dns.Question) (answer, bool) {
 	return answer{}, false
 }
 
-// forward answers with what upstream says.
-func (s *Server) forward(ctx context.Context, req *request) answer {
-	m, told, err := s.ask(ctx, req.question[0], req.dnssecOK(), req.head.CheckingDisabled)
+// forward answers with what from says, one of upstream or beyond a chain.
+func (s *Server) forward(ctx context.Context, req *request, from Exchanger) answer {
+	m, told, err := s.ask(ctx, from, req.question[0], req.dnssecOK(), req.head.CheckingDisabled)
 	if err != nil {
 		return s.failure(err)
 	}
@@ -173,15 +183,15 @@ type serverError struct{ told dns.EDNS0_EDE }
 
 func (*serverError) Error() string { return "upstream failed" }
 
-// ask asks upstream, and returns the reply without OPT, and the extended error
+// ask asks from, and returns the reply without OPT, and the extended error
 // that it told, a zero one if none.
-func (s *Server) ask(ctx context.Context, q dns.Question, do, cd bool) (m *dns.Msg, told dns.EDNS0_EDE, err error) {
+func (s *Server) ask(ctx context.Context, from Exchanger, q dns.Question, do, cd bool) (m *dns.Msg, told dns.EDNS0_EDE, err error) {
 	m = &dns.Msg{Question: []dns.Question{q}}
 	m.RecursionDesired = true
 	m.CheckingDisabled = cd
 	m.SetEdns0(udpSize, do)
 	m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{}} // that it is wanted
-	if m, err = s.conf.Resolver.Exchange(ctx, m); err != nil {
+	if m, err = from.Exchange(ctx, m); err != nil {
 		return nil, told, err
 	}
 	if e := upstream.ExtendedError(m); e != nil {

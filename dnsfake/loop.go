@@ -53,7 +53,7 @@ func (s *Server) FindLoop(ctx context.Context) error {
 	// Forwarders may keep back questions for addresses of a name without dots,
 	// but pass on others.
 	q := dns.Question{Name: s.loops.begin() + ".", Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}
-	s.ask(ctx, q, false, false)
+	s.ask(ctx, s.conf.Resolver, q, false, false)
 	if s.loops.end() {
 		return fmt.Errorf("asking upstream: the question comes back to this gateway: %w", syscall.ELOOP)
 	}

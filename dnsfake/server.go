@@ -45,6 +45,9 @@ type Config struct {
 	// and is not looked up here. name is in lower case without final dot. nil:
 	// none.
 	Delegated func(client netip.Addr, name string) bool
+	// Beyond returns who is asked for what else than addresses a delegated name
+	// has. nil, as a function or an Exchanger: nobody.
+	Beyond func(client netip.Addr, name string) Exchanger
 	// Vet returns nil if the gateway may dial an address. No fake is given
 	// for a name that has no such address. nil: it may dial all.
 	Vet func(netip.Addr) error

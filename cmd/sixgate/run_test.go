@@ -326,6 +326,14 @@ func testRunVia(t *testing.T, n *namespaces) {
 		t.Errorf("the server said %q, want %q", out, want)
 	}
 	far.await(t, logged, "msg=flow", "inlet=socks", "name=only.far.test", "type=B")
+	if reply := n.run(t, "gate", n.binary, "run", "--via", "socks5://192.0.2.2", "--", "dig", "mail.example", "MX"); !strings.Contains(reply, "status: REFUSED") || !strings.Contains(reply, "EDE: 21") {
+		t.Errorf("without a resolver beyond the chain, the mail servers of a name are\n%s", reply)
+	}
+	reply := n.run(t, "gate", n.binary, "run", "--config", n.config("run"), "--via", "socks5://192.0.2.2", "--", "dig", "+short", "mail.test", "MX")
+	if reply != "10 dual.test.\n20 v6only.test.\n" {
+		t.Errorf("the mail servers of a name are %q", reply)
+	}
+	far.await(t, logged, "msg=flow", "inlet=socks", "dest=203.0.113.53:53")
 	far.stop(t)
 }
 

@@ -65,14 +65,14 @@ func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Ser
 	pipe := func(dial dial) *pipeline {
 		return &pipeline{ctx: ctx, work: work, dial: dial, timeout: conf.Timeout}
 	}
-	switch server.Network {
-	case "tls":
+	switch {
+	case server.Network == "tls":
 		p.carrier = pipe(conf.encrypted(server))
-	case "https":
+	case server.Network == "https":
 		h := conf.https(server)
 		p.carrier = h
 		context.AfterFunc(ctx, h.close)
-	case "tcp":
+	case server.Network == "tcp", conf.Connect != nil:
 		p.carrier = pipe(conf.plainTCP(server))
 	default:
 		p.carrier = newUDP(conf.plainUDP(server))

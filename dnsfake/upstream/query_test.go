@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -215,5 +216,22 @@ func TestControlSeesEverySocket(t *testing.T) {
 	}
 	if want := "udp4 " + server.Addr.String(); seen.Load() != want {
 		t.Errorf("control saw %v, want %s", seen.Load(), want)
+	}
+}
+
+// TestConnect has a way to the server that carries TCP alone.
+func TestConnect(t *testing.T) {
+	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
+	var asked atomic.Value
+	r := resolver(t, Config{Connect: func(ctx context.Context, server netip.AddrPort) (net.Conn, error) {
+		asked.Store(server)
+		return new(net.Dialer).DialTCP(ctx, "tcp", netip.AddrPort{}, server)
+	}}, server.Server)
+	got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
+	if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+		t.Errorf("lookup = %v, %v", got, err)
+	}
+	if asked.Load() != server.Addr || server.asked("udp") > 0 {
+		t.Errorf("connected to %v, %d queries by UDP", asked.Load(), server.asked("udp"))
 	}
 }

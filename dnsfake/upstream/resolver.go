@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ type Config struct {
 	Servers func() ([]Server, error)
 	// Control is called on each socket before it connects. It may be nil.
 	Control func(network, address string, c syscall.RawConn) error
+	// Connect opens a TCP connection to a server. It may be nil: as the host
+	// does. With it "udp" is asked over TCP, too.
+	Connect func(ctx context.Context, server netip.AddrPort) (net.Conn, error)
 	// RootCAs vouch for servers that are asked over TLS. nil: the host's.
 	RootCAs *x509.CertPool
 

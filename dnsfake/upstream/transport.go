@@ -32,6 +32,9 @@ func (c *Config) plainUDP(server Server) dial {
 
 // plainTCP returns a dial without encryption.
 func (c *Config) plainTCP(server Server) dial {
+	if c.Connect != nil {
+		return func(ctx context.Context) (net.Conn, error) { return c.Connect(ctx, server.Addr) }
+	}
 	dialer := net.Dialer{Control: c.Control}
 	return func(ctx context.Context) (net.Conn, error) {
 		return dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, server.Addr)
