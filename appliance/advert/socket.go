@@ -2,12 +2,14 @@ package advert
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
@@ -80,6 +82,9 @@ func Open(iface Interface) (Link, error) {
 		return nil, fmt.Errorf("opening ICMPv6 on %s: %w", iface.Name, err)
 	}
 	s.from = iface.Addr
+	if err := s.refuseForged(iface.Addr); err != nil {
+		return nil, errors.Join(fmt.Errorf("filtering ICMPv6 on %s: %w", iface.Name, err), s.Close())
+	}
 	if err := s.conn.JoinGroup(&net.Interface{Index: iface.Index}, &net.IPAddr{IP: allRouters().AsSlice()}); err != nil {
 		return nil, errors.Join(fmt.Errorf("joining the routers of %s: %w", iface.Name, err), s.Close())
 	}
@@ -125,6 +130,35 @@ func open(device string) (*socket, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// refuseForged has the kernel drop what comes from another machine in the name of
+// own, an address of this one: what is said there is taken for the machine's own
+// word.
+func (s *socket) refuseForged(own netip.Addr) error {
+	const (
+		network  = 0xfff00000 // where the IPv6 header begins, to the kernel's filters
+		source   = 8          // in it
+		loopback = 5          // the type of a packet that the machine has sent itself
+		all      = 1 << 18    // octets of a packet that passes
+	)
+	filter := []bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: loopback, SkipTrue: 9},
+	}
+	for i := range uint32(4) {
+		word := binary.BigEndian.Uint32(own.AsSlice()[4*i:])
+		filter = append(filter,
+			bpf.LoadAbsolute{Off: network + source + 4*i, Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: word, SkipTrue: uint8(7 - 2*i)},
+		)
+	}
+	filter = append(filter, bpf.RetConstant{}, bpf.RetConstant{Val: all})
+	raw, err := bpf.Assemble(filter)
+	if err != nil {
+		return err
+	}
+	return s.conn.SetBPF(raw)
 }
 
 func (s *socket) Close() error { return s.conn.Close() }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,6 +47,7 @@ func testAdvertised(t *testing.T, n *namespaces) {
 	gate := n.serve(t, "gate", advertiseSettings)
 	t.Run("Told", func(t *testing.T) { testTold(t, n) })
 	t.Run("Used", func(t *testing.T) { testUsed(t, n) })
+	t.Run("Forged", func(t *testing.T) { testForged(t, n) })
 	gate.stop(t)
 	n.awaitRoutes(t, "lan6", "proto ra", func(routes string) bool { return routes == "" })
 	if addresses := n.run(t, "lan6", "ip", "-6", "address", "show", "dev", "eth0", "scope", "global"); !strings.Contains(addresses, "fd00:77::") {
@@ -143,6 +146,26 @@ func testUsed(t *testing.T, n *namespaces) {
 	}
 	if from := n.run(t, "lan6", "ip", "-6", "route", "get", "2001:2::99"); !strings.Contains(from, "src fd00:77:") {
 		t.Errorf("the host has no address of its own:\n%s", from)
+	}
+}
+
+// testForged has a neighbour say in the gateway's name, and then in its own, that
+// the gateway's word is no more.
+func testForged(t *testing.T, n *namespaces) {
+	own := regexp.MustCompile(`fe80::[0-9a-f:]+`).FindString(n.run(t, "gate", "ip", "-6", "address", "show", "dev", "lan6", "scope", "link"))
+	n.run(t, "lan6", "ip", "address", "add", own+"/128", "dev", "eth0", "nodad")
+	noRouter := []byte{134, 15: 0}
+	n.advertise(t, "lan6", "eth0", own, noRouter)
+	n.run(t, "lan6", "ip", "address", "del", own+"/128", "dev", "eth0")
+	noPrefix := slices.Concat(noRouter, []byte{3, 4, 64, 3 << 6, 15: 0}, netip.MustParseAddr("fd00:77::").AsSlice())
+	n.advertise(t, "lan6", "eth0", "", noPrefix)
+	var contradicted uint64
+	n.await(t, "the neighbour's own word", func() bool {
+		contradicted = n.status(t).Advertised[0].Contradicted
+		return contradicted > 0
+	})
+	if contradicted != 1 {
+		t.Errorf("the gateway has heard %d others who say otherwise", contradicted)
 	}
 }
 

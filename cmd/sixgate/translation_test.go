@@ -108,8 +108,8 @@ func testNAT64OfRouter(t *testing.T, n *namespaces, gate *process) {
 	n.run(t, "gate", "ip", "-4", "route", "del", "default")
 	defer n.run(t, "gate", "ip", "-4", "route", "add", "default", "via", "203.0.113.254")
 	logged := gate.mark()
-	n.advertise(t, "lan6", "eth0", 600, "2001:db8:66::/96")
-	n.advertise(t, "world", "gate0", 600, "2001:db8:64::/96")
+	n.advertiseNAT64(t, "lan6", "eth0", 600, "2001:db8:66::/96")
+	n.advertiseNAT64(t, "world", "gate0", 600, "2001:db8:64::/96")
 	gate.await(t, logged, "prefix=2001:db8:64::/96")
 	if got := n.status(t).NAT64; got != "2001:db8:64::/96: its router advertises it" {
 		t.Errorf("status has %q", got)
@@ -127,30 +127,37 @@ func testNAT64OfRouter(t *testing.T, n *namespaces, gate *process) {
 	}
 	conn.Close()
 	back := gate.mark()
-	n.advertise(t, "world", "gate0", 0, "2001:db8:64::/96")
+	n.advertiseNAT64(t, "world", "gate0", 0, "2001:db8:64::/96")
 	gate.await(t, back, "prefix=64:ff9b::/96")
 	if tail := gate.tail(); strings.Contains(tail, "2001:db8:66::") {
 		t.Errorf("a client of the LAN was believed:\n%s", tail)
 	}
 }
 
-// advertise sends a router advertisement from a host, with the prefix of a NAT64
-// (RFC 8781) and its lifetime in seconds.
-func (n *namespaces) advertise(t *testing.T, host, iface string, lifetime uint16, prefix string) {
+// advertiseNAT64 sends a router advertisement from a host, with the prefix of a
+// NAT64 (RFC 8781) and its lifetime in seconds.
+func (n *namespaces) advertiseNAT64(t *testing.T, host, iface string, lifetime uint16, prefix string) {
 	t.Helper()
 	message := []byte{134, 15: 0, 38, 2}
 	message = binary.BigEndian.AppendUint16(message, lifetime/8<<3)
-	message = append(message, netip.MustParsePrefix(prefix).Addr().AsSlice()[:12]...)
+	n.advertise(t, host, iface, "", append(message, netip.MustParsePrefix(prefix).Addr().AsSlice()[:12]...))
+}
+
+// advertise sends a router advertisement from a host, by an address of its
+// interface, or by any.
+func (n *namespaces) advertise(t *testing.T, host, iface, from string, message []byte) {
+	t.Helper()
 	_, err := within(n, host, func() (struct{}, error) {
 		conn, err := net.ListenPacket("ip6:ipv6-icmp", "::")
 		if err != nil {
 			return struct{}{}, err
 		}
 		defer conn.Close()
-		if err := ipv6.NewPacketConn(conn).SetMulticastHopLimit(255); err != nil {
+		p := ipv6.NewPacketConn(conn)
+		if err := p.SetMulticastHopLimit(255); err != nil {
 			return struct{}{}, err
 		}
-		_, err = conn.WriteTo(message, &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: iface})
+		_, err = p.WriteTo(message, &ipv6.ControlMessage{Src: net.ParseIP(from)}, &net.IPAddr{IP: net.ParseIP("ff02::1"), Zone: iface})
 		return struct{}{}, err
 	})
 	if err != nil {
