@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
@@ -138,7 +137,7 @@ func (s *senders) tellLocked(ctx context.Context, tasks *errgroup.Group, iface a
 		link, err := advert.Open(iface)
 		if err != nil {
 			s.silent[iface.Name] = err.Error()
-			return fmt.Errorf("advertising the gateway: %w", rawError(err))
+			return fmt.Errorf("advertising the gateway: %w", err)
 		}
 		ctx, stop := context.WithCancel(ctx)
 		running = sending{sender: advert.NewSender(iface, link, s.logger), stop: stop}
@@ -151,14 +150,6 @@ func (s *senders) tellLocked(ctx context.Context, tasks *errgroup.Group, iface a
 	}
 	s.open[iface] = running
 	return nil
-}
-
-// rawError says how to get the right to send what err had not.
-func rawError(err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w, without CAP_NET_RAW: %s", err, grant("cap_net_raw"))
-	}
-	return err
 }
 
 // checkAdvertised tests whether what is configured can be told, and shows it.
@@ -174,7 +165,7 @@ func checkAdvertised(c *config.Config, m *machine) (findings []Finding) {
 			if link, err = advert.Open(iface); err == nil {
 				err = link.Close()
 			}
-			advice = grant("cap_net_raw")
+			advice = grant(c)
 		}
 		findings = append(findings, finding("router advertisements on "+l.name, telling(m.advertised(c, l)), err, advice))
 	}

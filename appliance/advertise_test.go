@@ -2,14 +2,12 @@ package appliance
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
@@ -79,14 +77,5 @@ func TestSilent(t *testing.T) {
 	}
 	if found := checkAdvertised(conf, m); len(found) != 1 || found[0].OK {
 		t.Errorf("check finds %v", found)
-	}
-}
-
-func TestRawError(t *testing.T) {
-	if err := rawError(unix.EPERM); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "setcap cap_net_admin,cap_net_bind_service,cap_net_raw+ep ") {
-		t.Error(err)
-	}
-	if err := rawError(unix.ENODEV); err != unix.ENODEV {
-		t.Error(err)
 	}
 }

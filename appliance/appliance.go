@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,7 +86,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.parts.close()) }()
 	device, err := stack.OpenTUN(a.config().TUN.Name, a.config().TUN.MTU)
 	if err != nil {
-		return hostError(err)
+		return hostError(a.config(), err)
 	}
 	defer func() {
 		if closing := device.Close(); !errors.Is(closing, os.ErrClosed) { // the stack closes it too
@@ -97,7 +95,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	}()
 	network, err := host.New(a.Logger)
 	if err != nil {
-		return hostError(err)
+		return hostError(a.config(), err)
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
 	defer a.parts.handover.close()
@@ -105,7 +103,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := network.Set(a.state(a.parts.machine.Load())); err != nil {
-		return hostError(err)
+		return hostError(a.config(), err)
 	}
 	defer a.keepNames(ctx)()
 	packets, err := stack.New(stack.Config{
@@ -167,9 +165,9 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	a.parts.hosts.Reload() // before the first query
 	tasks.Go(func() error { return a.parts.hosts.Run(ctx) })
 	tasks.Go(func() error { return a.parts.translator.run(ctx) })
-	err := hostError(a.listen(ctx, tasks, dns))
+	err := hostError(a.config(), a.listen(ctx, tasks, dns))
 	if err == nil {
-		err = hostError(a.parts.senders.set(ctx, tasks, a.config(), a.parts.machine.Load()))
+		err = hostError(a.config(), a.parts.senders.set(ctx, tasks, a.config(), a.parts.machine.Load()))
 	}
 	if err == nil {
 		a.listenSight(ctx, tasks)
@@ -298,21 +296,8 @@ func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *
 
 // CleanUp removes what a killed gateway of this configuration left.
 func CleanUp(c *config.Config) error {
-	if f := checkCapabilities(); !f.OK {
+	if f := admin().check(grant(c)); !f.OK {
 		return fmt.Errorf("%w: %s", ErrHost, f)
 	}
-	return hostError(host.CleanUp(c.TUN.Name))
-}
-
-// hostError marks err as ErrHost where the machine lacks a device, a right or a program.
-func hostError(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		if held, unknown := capabilities(); unknown == nil && lacking(held) != "" {
-			return fmt.Errorf("%w: %w; the process lacks %s: %s", ErrHost, err, lacking(held), grant())
-		}
-	}
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w: %w", ErrHost, err)
-	}
-	return err
+	return hostError(c, host.CleanUp(c.TUN.Name))
 }

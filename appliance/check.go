@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sixgate/appliance/config"
 	"sixgate/dnsfake"
@@ -45,7 +44,7 @@ func finding(what, good string, err error, advice string) Finding {
 // Check tests whether the host can run a gateway with this configuration, and
 // changes nothing.
 func Check(ctx context.Context, c *config.Config) []Finding {
-	findings := []Finding{checkTUN(), checkCapabilities()}
+	findings := append([]Finding{checkTUN()}, checkCapabilities(c)...)
 	if len(c.LAN.Interfaces) > 0 {
 		path, err := exec.LookPath("nft")
 		findings = append(findings, finding("nftables", path, err, "apt-get install nftables"))
@@ -67,49 +66,6 @@ func checkTUN() Finding {
 	return finding("TUN device", "/dev/net/tun opens", err, "run as root, and modprobe tun")
 }
 
-func checkCapabilities() Finding {
-	held, err := capabilities()
-	if err == nil && held&(1<<unix.CAP_NET_ADMIN) == 0 {
-		err = unix.EPERM
-	}
-	return finding("capability CAP_NET_ADMIN", "held", err, grant())
-}
-
-// capabilities returns the effective ones of this process, a bit each.
-func capabilities() (uint64, error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return 0, fmt.Errorf("reading capabilities: %w", err)
-	}
-	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
-}
-
-// grant tells how to give the program its capabilities, and further ones.
-func grant(further ...string) string {
-	program, err := os.Executable()
-	if err != nil {
-		program = "sixgate"
-	}
-	all := append([]string{"cap_net_admin", "cap_net_bind_service"}, further...)
-	return "run as root, or once: setcap " + strings.Join(all, ",") + "+ep " + program
-}
-
-// lacking names those of the capabilities that a gateway needs which held does
-// not have; "" is none.
-func lacking(held uint64) string {
-	var names []string
-	for _, c := range []struct {
-		name string
-		bit  int
-	}{{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}, {"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE}} {
-		if held&(1<<c.bit) == 0 {
-			names = append(names, c.name)
-		}
-	}
-	return strings.Join(names, " and ")
-}
-
 func checkUplink(m *machine) Finding {
 	if m.uplink == (dnsfake.Families{}) {
 		return Finding{What: "uplink", Result: "no default route of either family", Advice: "connect the uplink"}
@@ -127,7 +83,11 @@ func checkPorts(ctx context.Context, c *config.Config, m *machine) Finding {
 	}{{"SOCKS", false, m.listenSOCKS(c)}, {"DNS", true, m.listenDNS(c)}} {
 		opened, err := listen(ctx, l.what, l.datagrams, l.addrs)
 		if err != nil {
-			return finding("ports", "", err, "stop what holds the port (ss -lntup), or choose another")
+			advice := "stop what holds the port (ss -lntup), or choose another"
+			if errors.Is(err, fs.ErrPermission) {
+				advice = grant(c)
+			}
+			return finding("ports", "", err, advice)
 		}
 		for i, s := range opened {
 			s.Close()

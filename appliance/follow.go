@@ -41,7 +41,7 @@ func (p *parts) listenRouters(ctx context.Context, tasks *errgroup.Group) (follo
 	}
 	link, err := advert.OpenAll()
 	if err != nil {
-		p.logger.Warn("the NAT64 of the network is asked of DNS alone", "err", rawError(err))
+		p.logger.Warn("the NAT64 of the network is asked of DNS alone", "err", rightsError(p.policy.Load().config, err))
 		return func([]int) {}
 	}
 	l := advert.NewListener(link, p.translator.hear, p.logger)

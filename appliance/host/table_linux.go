@@ -5,15 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // nft runs the nft program. Its text form is what an operator reads, and what
 // a test can check without a kernel.
 func nft(stdin string, args ...string) ([]byte, error) {
 	cmd := exec.Command("nft", args...)
+	cmd.SysProcAttr = inheritance()
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -25,6 +30,17 @@ func nft(stdin string, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("running nft %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return stdout.Bytes(), nil
+}
+
+// inheritance has a child hold the right to change the network, too, which it does
+// not from an ordinary user whose rights are those of the gateway's file. The
+// service manager's are passed on without, and its sandbox forbids to do more.
+func inheritance() *syscall.SysProcAttr {
+	passed, err := unix.PrctlRetInt(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET, unix.CAP_NET_ADMIN, 0, 0)
+	if os.Geteuid() == 0 || err == nil && passed == 1 {
+		return nil
+	}
+	return &syscall.SysProcAttr{AmbientCaps: []uintptr{unix.CAP_NET_ADMIN}}
 }
 
 // listing is the part of libnftables-json(5) that matters here.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,6 +59,7 @@ func testRun(t *testing.T, n *namespaces) {
 	t.Run("Ping", func(t *testing.T) { testRunPing(t, &plain) })
 	t.Run("Via", func(t *testing.T) { testRunVia(t, n) })
 	t.Run("Forbidden", func(t *testing.T) { testRunForbidden(t, n) })
+	t.Run("Granted", func(t *testing.T) { testGranted(t, n) })
 }
 
 // asUser returns a command line as a user's. The machine may let none but root
@@ -372,4 +374,40 @@ func testRunForbidden(t *testing.T, n *namespaces) {
 			t.Errorf("%v, want exit status %d and something about %q:\n%s", err, exitHost, want, out)
 		}
 	}
+}
+
+// testGranted has an ordinary user do what a gateway that lacks rights tells him
+// to, and then have one.
+func testGranted(t *testing.T, n *namespaces) {
+	settings := filepath.Join(n.dir, "granted.toml")
+	text := programSettings + "[lan]\ninterfaces = ['lan0', 'lan6']\n[advertise]\ninterfaces = ['lan6']\n[pool]\nstate = ''\n[control]\nsocket = ''\n"
+	if err := os.WriteFile(settings, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	line := asUser(ordinary, n.build(t, "granted"), "serve", "--config", settings)
+	cmd := n.command(ctx, "gate", line...)
+	complaint, err := cmd.CombinedOutput()
+	advised := regexp.MustCompile(`setcap \S+ \S+`).FindString(string(complaint))
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitHost || advised == "" {
+		t.Fatalf("%v, want exit status %d and what to do:\n%s", err, exitHost, complaint)
+	}
+	if out, err := exec.Command("sh", "-c", advised).CombinedOutput(); err != nil {
+		t.Skipf("%s: %v: %s", advised, err, out)
+	}
+	gate := &process{host: "gate", cmd: n.command(ctx, "gate", line...), ended: make(chan struct{}), another: make(chan struct{})}
+	log, err := gate.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gate.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go gate.read(log)
+	gate.await(t, 0, "msg=ready")
+	if greeting := n.run(t, "lan", "curl", "-sS", "http://v6only.test/"); !strings.HasPrefix(greeting, "v6only.test (IPv6 only) greets ") {
+		t.Errorf("the server said %q", greeting)
+	}
+	gate.stop(t)
 }
