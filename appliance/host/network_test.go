@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +174,30 @@ func TestSetChanges(t *testing.T) {
 	must(t, n.Close())
 	tables := before[strings.Index(before, "# nft list ruleset"):strings.Index(before, sysctls)]
 	same(t, "closed", strings.Replace(before, tables, "# nft list ruleset\n", 1), snapshot(t))
+}
+
+// TestFlushedMeanwhile has the ruleset flushed again and again while the gateway
+// looks at it.
+func TestFlushedMeanwhile(t *testing.T) {
+	enter(t)
+	sh(t, "ip link add lan0 type veth peer name lan1")
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	n := network(t)
+	s := full()
+	must(t, n.Set(s))
+	real, err := exec.LookPath("nft")
+	must(t, err)
+	dir := t.TempDir()
+	flushing := "#!/bin/sh\ncase \"$*\" in '-j list table '* | '-f -') " + real + " flush ruleset;; esac\nexec " + real + " \"$@\"\n"
+	must(t, os.WriteFile(filepath.Join(dir, "nft"), []byte(flushing), 0o755))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for range 2 {
+		must(t, n.Set(s))
+	}
+	contains(t, "nft list table inet sixgate", "redirect to :5364")
+	must(t, n.Close())
+	same(t, "closed", before, snapshot(t))
 }
 
 func TestKilled(t *testing.T) {

@@ -63,20 +63,27 @@ func list(args ...string) (listing, error) {
 	return found, nil
 }
 
+// tableStands reports whether our table does.
+func tableStands() (bool, error) {
+	tables, err := list("tables")
+	for _, o := range tables.Objects {
+		if o.Table != nil && o.Table.Family == "inet" && o.Table.Name == "sixgate" {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 // readTable reports whether our table stands, and the journal in it.
 func readTable() (before journal, stands bool, err error) {
-	tables, err := list("tables")
-	if err != nil {
+	if stands, err = tableStands(); !stands {
 		return nil, false, err
-	}
-	for _, o := range tables.Objects {
-		stands = stands || o.Table != nil && o.Table.Family == "inet" && o.Table.Name == "sixgate"
-	}
-	if !stands {
-		return nil, false, nil
 	}
 	ours, err := list("table", "inet", "sixgate")
 	if err != nil {
+		if stands, unknown := tableStands(); unknown == nil && !stands {
+			return nil, false, nil // somebody has removed it meanwhile
+		}
 		return nil, false, err
 	}
 	for _, o := range ours.Objects {
@@ -165,7 +172,8 @@ func (n *Network) removeTable() error {
 	}
 	err = before.restore()
 	if stands {
-		_, failed := nft("", "delete", "table", "inet", "sixgate")
+		// In one transaction, which bears that somebody has removed it.
+		_, failed := nft("add table inet sixgate\ndelete table inet sixgate\n", "-f", "-")
 		err = errors.Join(err, failed)
 	}
 	n.text, n.before = "", nil
