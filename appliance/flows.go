@@ -1,10 +1,13 @@
 package appliance
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"sixgate/appliance/sight"
+	"sixgate/socks/gateway"
 )
 
 // Flow is a flow that lives.
@@ -34,19 +37,30 @@ func (a *Appliance) Clients() []Client { return a.parts.sight.Clients(a.parts.ga
 
 // Flows returns the flows that live, the oldest first.
 func (a *Appliance) Flows() []Flow {
-	flows := []Flow{}
-	for _, f := range a.parts.gateway.Flows() {
-		flow := Flow{
-			Inlet: f.Inlet, Network: f.Network, Client: f.Client, User: f.User, Asked: f.Dest.String(),
-			Outlet: f.Outlet, Far: f.Far, Up: f.Up, Down: f.Down, Age: time.Since(f.Started).Seconds(),
-		}
-		if f.Real.IsValid() {
-			flow.Real = f.Real.String()
-		}
-		if f.Type != 0 {
-			flow.Type = f.Type.String()
-		}
-		flows = append(flows, flow)
+	live := a.parts.gateway.Flows()
+	slices.SortFunc(live, earlier)
+	now, flows := time.Now(), []Flow{}
+	for _, f := range live {
+		flows = append(flows, newFlow(f, now))
 	}
 	return flows
+}
+
+// earlier compares flows by when they began.
+func earlier(a, b gateway.Flow) int {
+	return cmp.Or(a.Started.Compare(b.Started), a.Client.Compare(b.Client))
+}
+
+func newFlow(f gateway.Flow, now time.Time) Flow {
+	flow := Flow{
+		Inlet: f.Inlet, Network: f.Network, Client: f.Client, User: f.User, Asked: f.Dest.String(),
+		Outlet: f.Outlet, Far: f.Far, Up: f.Up, Down: f.Down, Age: now.Sub(f.Started).Seconds(),
+	}
+	if f.Real.IsValid() {
+		flow.Real = f.Real.String()
+	}
+	if f.Type != 0 {
+		flow.Type = f.Type.String()
+	}
+	return flow
 }

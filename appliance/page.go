@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sixgate/appliance/sight"
+	"sixgate/socks/gateway"
 )
 
 // pageHTML is the frame of the status page; BODY is where writePage's part goes.
@@ -41,7 +42,10 @@ func (a *Appliance) servePage(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	head, tail, _ := strings.Cut(pageHTML, "BODY\n")
-	_, err := fmt.Fprint(w, head, statusHTML(a.Status(), a.Clients(), a.Flows(), time.Now(), explained), tail)
+	now, live := time.Now(), a.parts.gateway.Flows()
+	clients := a.parts.sight.Clients(live)
+	shown := latest(live, clients[:min(len(clients), maxClientsShown)], now)
+	_, err := fmt.Fprint(w, head, statusHTML(a.Status(), clients, shown, now, explained), tail)
 	a.logWriting(err)
 }
 
@@ -79,9 +83,9 @@ func (a *Appliance) explainedHTML(r *http.Request, target string) string {
 	return p.String()
 }
 
-// statusHTML is s as it is at now, with the clients and their flows that live,
-// and an answer to the form.
-func statusHTML(s Status, clients []Client, flows []Flow, now time.Time, explained string) string {
+// statusHTML is s as it is at now, with the clients and their latest flows, and an
+// answer to the form.
+func statusHTML(s Status, clients []Client, flows map[netip.Addr][]Flow, now time.Time, explained string) string {
 	p := &page{}
 	p.printf("<header><h1>sixgate</h1> <span>%s</span> <span>up for %v</span> <span>uplink %s</span> <span>%s</span></header>\n",
 		s.Version, age(now, s.Started), s.Uplink, s.LAN)
@@ -191,14 +195,35 @@ const maxClientsShown = 50
 // maxFlowsShown of each; `sixgate flows` has all.
 const maxFlowsShown = 20
 
-// clients lists what the clients met, the last to be seen first, and their flows
-// that live, the latest first.
-func (p *page) clients(all []Client, live []Flow, now time.Time) {
-	flows := map[netip.Addr][]Flow{}
-	for _, f := range slices.Backward(live) {
-		addr := f.Client.Addr().Unmap().WithZone("")
-		flows[addr] = append(flows[addr], f)
+// latest returns the flows of these clients that are shown, the latest first. Of
+// very many others it makes nothing.
+func latest(live []gateway.Flow, clients []Client, now time.Time) map[netip.Addr][]Flow {
+	found := map[netip.Addr][]gateway.Flow{}
+	for _, c := range clients {
+		found[c.Addr] = make([]gateway.Flow, 0, maxFlowsShown+1)
 	}
+	for _, f := range live {
+		addr := f.Client.Addr().Unmap().WithZone("")
+		of, ok := found[addr]
+		if !ok || len(of) == maxFlowsShown && earlier(f, of[len(of)-1]) < 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(of, f, func(a, b gateway.Flow) int { return earlier(b, a) })
+		of = slices.Insert(of, at, f)
+		found[addr] = of[:min(len(of), maxFlowsShown)]
+	}
+	shown := map[netip.Addr][]Flow{}
+	for addr, of := range found {
+		for _, f := range of {
+			shown[addr] = append(shown[addr], newFlow(f, now))
+		}
+	}
+	return shown
+}
+
+// clients lists what the clients met, the last to be seen first, and their latest
+// flows.
+func (p *page) clients(all []Client, flows map[netip.Addr][]Flow, now time.Time) {
 	p.printf("<section class=\"wide\"><h2>Clients</h2>\n")
 	for _, c := range all[:min(len(all), maxClientsShown)] {
 		class := ""
@@ -214,7 +239,7 @@ func (p *page) clients(all []Client, live []Flow, now time.Time) {
 		for _, f := range c.Failures {
 			p.printf("<p class=\"down\">%s, %s times, last %s ago: %s</p>\n", f.What, f.Times, age(now, f.Last), f.Why)
 		}
-		p.flows(flows[c.Addr])
+		p.flows(flows[c.Addr], c.Live)
 		p.WriteString("</details>\n")
 	}
 	if more := len(all) - maxClientsShown; more > 0 {
@@ -223,9 +248,9 @@ func (p *page) clients(all []Client, live []Flow, now time.Time) {
 	p.WriteString("</section>\n")
 }
 
-// flows lists flows of a client.
-func (p *page) flows(live []Flow) {
-	for _, f := range live[:min(len(live), maxFlowsShown)] {
+// flows lists those of a client's flows that are shown of so many.
+func (p *page) flows(shown []Flow, live int) {
+	for _, f := range shown {
 		state := "connecting"
 		if f.Type != "" {
 			state = "type " + f.Type
@@ -234,7 +259,7 @@ func (p *page) flows(live []Flow) {
 			f.Network, cmp.Or(f.Real, f.Asked), state, octets(uint64(f.Up)), octets(uint64(f.Down)),
 			outletName(f.Outlet), (time.Duration(f.Age) * time.Second).String())
 	}
-	if more := len(live) - maxFlowsShown; more > 0 {
+	if more := live - len(shown); more > 0 {
 		p.printf("<p>%s more: sixgate flows</p>\n", more)
 	}
 }

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/gateway"
 )
 
 func TestStatusHTML(t *testing.T) {
@@ -26,14 +28,18 @@ func TestStatusHTML(t *testing.T) {
 		Names:    []string{"a.example"},
 		Failures: []Failure{{What: "tcp <i>:80", Why: "refused", Times: 2, Last: time.Unix(1085, 0)}},
 	}}
-	var flows []Flow
+	var live []gateway.Flow
 	for i := range maxFlowsShown + 1 {
-		flows = append(flows, Flow{
-			Network: "tcp", Client: netip.MustParseAddrPort("[::ffff:192.168.77.20]:40000"), Asked: "198.18.4.7:443",
-			Real: fmt.Sprintf("f%d.example:443", i), Type: "B", Up: 10, Down: 2000, Age: 65,
+		live = append(live, gateway.Flow{
+			Session: gateway.Session{Network: "tcp", Client: netip.MustParseAddrPort("[::ffff:192.168.77.20]:40000")},
+			Real:    socks.Addr{Name: fmt.Sprintf("f%d.example", i), Port: 443},
+			Type:    gateway.B, Up: 10, Down: 2000, Started: time.Unix(1025, int64(i)),
 		})
 	}
-	got := statusHTML(s, clients, flows, time.Unix(1090, 0), "")
+	rand.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
+	clients[0].Live = len(live)
+	now := time.Unix(1090, 100)
+	got := statusHTML(s, clients, latest(live, clients, now), now, "")
 	for _, want := range []string{
 		"<span>&lt;b&gt;1</span>", "up for 1m30s", "IPv4 &amp; IPv6", `id="flows" data-count="12"`,
 		"<th>type B</th> <td>12</td>", "1.2 MB", `class="server down"><b>udp://192.0.2.1:53</b>`,

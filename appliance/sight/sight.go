@@ -114,23 +114,37 @@ func (s *Sight) Dials() map[Dial]uint64 {
 // Clients returns the clients that were seen last, the last one first, with what
 // their flows that live have moved so far.
 func (s *Sight) Clients(live []gateway.Flow) []Client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	byAddr := make(map[netip.Addr][]gateway.Flow)
+	type share struct {
+		flows    int
+		up, down uint64
+		joined   map[gateway.Type]uint64
+	}
+	shares := make(map[netip.Addr]*share)
 	for _, f := range live {
 		addr := f.Client.Addr().Unmap().WithZone("")
-		byAddr[addr] = append(byAddr[addr], f)
+		if shares[addr] == nil {
+			shares[addr] = &share{joined: make(map[gateway.Type]uint64)}
+		}
+		one := shares[addr]
+		one.flows++
+		one.up += uint64(f.Up)
+		one.down += uint64(f.Down)
+		if f.Type != 0 {
+			one.joined[f.Type]++
+		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	all := []Client{}
 	for e := s.clients.recent.Front(); e != nil; e = e.Next() {
 		c := *e.Value.(*Client)
 		c.Joined, c.Names, c.Failures = maps.Clone(c.Joined), slices.Clone(c.Names), slices.Clone(c.Failures)
-		for _, f := range byAddr[c.Addr] {
-			c.Live++
-			c.Up += uint64(f.Up)
-			c.Down += uint64(f.Down)
-			if f.Type != 0 {
-				c.Joined[f.Type.String()]++
+		if one := shares[c.Addr]; one != nil {
+			c.Live += one.flows
+			c.Up += one.up
+			c.Down += one.down
+			for t, n := range one.joined {
+				c.Joined[t.String()] += n
 			}
 		}
 		all = append(all, c)

@@ -1,12 +1,10 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -122,7 +120,7 @@ func (f *flow) snapshot() Flow {
 	}
 }
 
-// Flows returns the sessions that have begun and not ended, the oldest first.
+// Flows returns the sessions that have begun and not ended, in no order.
 func (g *Gateway) Flows() []Flow {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -130,9 +128,6 @@ func (g *Gateway) Flows() []Flow {
 	for f := range g.flows {
 		flows = append(flows, f.snapshot())
 	}
-	slices.SortFunc(flows, func(a, b Flow) int {
-		return cmp.Or(a.Started.Compare(b.Started), a.Client.Compare(b.Client))
-	})
 	return flows
 }
 
