@@ -301,8 +301,34 @@ func (b *box) dialSOCKS(ctx context.Context, network string, client6 bool, dest 
 	if client6 {
 		server = b.socks6
 	}
-	return outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: server}, nil).Dial(ctx, network, dest)
+	via := outlet.NewVia(outlet.NewDirect(outlet.DirectConfig{}), socks.Client{Server: server}, nil)
+	if network == "tcp" {
+		return via.Dial(ctx, network, dest)
+	}
+	conn, err := via.ListenPacket(ctx)
+	return &datagrams{PacketConn: conn, dest: dest}, err
 }
+
+// datagrams is a net.Conn, as far as exchange needs one, to one destination of
+// a PacketConn.
+type datagrams struct {
+	net.Conn
+	outlet.PacketConn
+	dest socks.Addr
+}
+
+func (d *datagrams) Read(b []byte) (int, error) {
+	n, _, err := d.ReadFrom(b)
+	return n, err
+}
+
+func (d *datagrams) Write(b []byte) (int, error) {
+	return len(b), d.WriteTo(context.Background(), b, d.dest)
+}
+
+func (d *datagrams) Close() error                      { return d.PacketConn.Close() }
+func (d *datagrams) SetDeadline(t time.Time) error     { return d.PacketConn.SetReadDeadline(t) }
+func (d *datagrams) SetReadDeadline(t time.Time) error { return d.PacketConn.SetReadDeadline(t) }
 
 // exchange sends a message over conn and checks the echo and the family that
 // the far side was reached by.

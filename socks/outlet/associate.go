@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -113,57 +112,3 @@ func (p *viaPackets) Close() error {
 	p.ended.Wait()
 	return err
 }
-
-// dialUDP returns a connection to the one destination dest.
-func (v *Via) dialUDP(ctx context.Context, dest socks.Addr) (net.Conn, error) {
-	p, err := v.listenPacket(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("dialling %s through SOCKS server %s: %w", dest, v.client.Server, err)
-	}
-	return &viaFlow{p, dest}, nil
-}
-
-// viaFlow is the part of a viaPackets that goes to one destination.
-type viaFlow struct {
-	*viaPackets
-	dest socks.Addr
-}
-
-func (f *viaFlow) Read(b []byte) (int, error) {
-	for {
-		n, from, err := f.ReadFrom(b)
-		if err != nil || answers(f.dest, from) {
-			return n, err
-		}
-	}
-}
-
-func (f *viaFlow) Write(b []byte) (int, error) {
-	if err := f.WriteTo(context.Background(), b, f.dest); err != nil {
-		return 0, err
-	}
-	return len(b), nil
-}
-
-// LocalAddr is where the server sees the flow come from, or, as no server
-// tells of the far end, an unspecified address of dest's family.
-func (f *viaFlow) LocalAddr() net.Addr {
-	switch {
-	case f.dest.IsName():
-		if local, ok := f.control.LocalAddr().(*net.TCPAddr); ok {
-			return net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.AddrPort().Addr(), 0))
-		}
-		return nil
-	case f.dest.IP.Is4():
-		return &net.UDPAddr{IP: net.IPv4zero}
-	}
-	return &net.UDPAddr{IP: net.IPv6unspecified}
-}
-
-// RemoteAddr is the relay's address; in a chain that may be a name, and this
-// the zero one.
-func (f *viaFlow) RemoteAddr() net.Addr { return net.UDPAddrFromAddrPort(f.relay.AddrPort()) }
-
-// SetDeadline is SetReadDeadline: writing never waits.
-func (f *viaFlow) SetDeadline(t time.Time) error    { return f.SetReadDeadline(t) }
-func (f *viaFlow) SetWriteDeadline(time.Time) error { return nil }

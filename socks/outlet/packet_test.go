@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -159,22 +158,6 @@ func TestChainUDP(t *testing.T) {
 				t.Errorf("looked up %v here and %v there", local.asked, third.asked)
 			}
 			third.hosts.mu.Unlock()
-
-			conn, err := chain.Dial(t.Context(), "udp", name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
-			conn.Write([]byte("flow"))
-			buf := make([]byte, 20) // less than any header
-			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "re: flow" {
-				t.Errorf("got %q, %v", buf[:n], err)
-			}
-			conn.SetReadDeadline(time.Now())
-			if _, err := conn.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("read %v after its deadline", err)
-			}
 		})
 	}
 }
@@ -185,7 +168,7 @@ func TestViaRemembersNoUDP(t *testing.T) {
 	n.noUDP = true
 	v := NewVia(NewDirect(DirectConfig{}), socks.Client{Server: n.addr}, nil)
 	for range 3 {
-		if _, err := v.Dial(t.Context(), "udp", name); !errors.Is(err, syscall.EOPNOTSUPP) {
+		if _, err := v.Reach(t.Context(), "udp", netip.AddrPort{}, name); !errors.Is(err, syscall.EOPNOTSUPP) {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 // PeerOutlet is an Outlet that tells all that it knows of datagrams, and to
 // whose peers one port of a client is one port of the gateway (RFC 4787,
-// section 4.1). It also pings.
+// section 4.1). It also pings, if it can.
 type PeerOutlet interface {
 	// Reach returns the way to dest of what client sends; network is "udp" or
 	// "icmp". Its errors are those of Dial.

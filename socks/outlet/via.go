@@ -22,6 +22,7 @@ type Via struct {
 	client socks.Client
 	vet    func(netip.Addr) error // may be nil
 	health *health                // never nil; of all that For returns
+	ports  *viaPorts              // likewise
 	key    []byte                 // of the names by which the server knows clients; nil: it knows none
 }
 
@@ -30,7 +31,7 @@ type Via struct {
 // trusted to be where it is, and not to name others: vet, which may be nil,
 // tells which other addresses must not get datagrams at its word.
 func NewVia(over Outlet, client socks.Client, vet func(netip.Addr) error) *Via {
-	return &Via{over: over, client: client, vet: vet, health: &health{}}
+	return &Via{over: over, client: client, vet: vet, health: &health{}, ports: &viaPorts{opened: make(map[netip.AddrPort][]*viaPort)}}
 }
 
 // Isolated returns v as it keeps clients apart: to its server each of them is a
@@ -58,14 +59,10 @@ func (v *Via) For(client string) *Via {
 	return &one
 }
 
-// Dial connects to dest. Datagrams to a server that is known to carry none are
-// EOPNOTSUPP at once.
+// Dial connects to dest, by TCP alone: Reach and ListenPacket are for datagrams.
 func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error) {
-	switch network {
-	case "udp":
-		return v.dialUDP(ctx, dest)
-	case "icmp":
-		return nil, fmt.Errorf("pinging %s through SOCKS server %s: %w", dest, v.client.Server, syscall.EOPNOTSUPP)
+	if network != "tcp" {
+		return nil, fmt.Errorf("dialling %s by %s through SOCKS server %s: %w", dest, network, v.client.Server, syscall.EOPNOTSUPP)
 	}
 	conn, err := v.reach(ctx)
 	if err != nil {

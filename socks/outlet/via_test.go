@@ -291,7 +291,7 @@ func TestChainRefusals(t *testing.T) {
 }
 
 func TestViaUDP(t *testing.T) {
-	_, err := NewVia(Reject{}, socks.Client{Server: name}, nil).Dial(t.Context(), "udp", name)
+	_, err := NewVia(Reject{}, socks.Client{Server: name}, nil).Reach(t.Context(), "udp", netip.AddrPort{}, name)
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("got %v", err)
 	}
