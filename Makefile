@@ -42,6 +42,7 @@ check: setup ## formatting, vet, staticcheck, shellcheck, the unit, the rules of
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags man ./cmd/sixgate
+	GOARCH=mips $(GO) vet ./... # routers: 32 bits, the high octet first
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	shellcheck $(SCRIPTS)
 	$(GO) test ./scripts

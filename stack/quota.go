@@ -15,7 +15,7 @@ type quota struct {
 // newQuota returns an empty quota. Where maxPerClient is 0 it is two thirds of
 // max.
 func newQuota(max, maxPerClient int) quota {
-	share := (2*max + 2) / 3
+	share := max - max/3
 	if maxPerClient == 0 {
 		maxPerClient = share
 	}

@@ -34,7 +34,7 @@ func network(client netip.Addr) netip.Prefix {
 // max and each are as Policy has them.
 func (q *quota) take(s Session, max, each int) bool {
 	max = cmp.Or(max, math.MaxInt32)
-	share := (2*max + 2) / 3 // of one network
+	share := max - max/3 // of one network
 	each = cmp.Or(each, share)
 	client := s.Client.Addr()
 	switch {
