@@ -28,8 +28,17 @@ const defaultConfig = "/etc/sixgate/sixgate.toml"
 // rootCommand is what help, completions and manual pages are made of.
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "sixgate",
-		Short:         "IPv4/IPv6 gateway by fake addresses (RFC 3089)",
+		Use:   "sixgate",
+		Short: "IPv4/IPv6 gateway by fake addresses (RFC 3089)",
+		Long: `IPv4-only machines reach IPv6-only servers by name, and the other way round,
+with nothing installed on either: sixgate answers their DNS with fake addresses
+of their own family, and carries what they connect to these to the real hosts.
+
+Settings are in ` + defaultConfig + `, which the README explains.
+
+The exit status is 0, or 1 for what failed while it ran, 2 for a command line or
+a configuration that makes no sense, 3 for a host that lacks something, which is
+told with what to do about it, and 4 where no gateway runs that could be asked.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,

@@ -13,7 +13,7 @@ import (
 func main() {
 	root := rootCommand()
 	root.DisableAutoGenTag = true // the same definitions, the same pages
-	header := &doc.GenManHeader{Title: "SIXGATE", Section: "8", Source: "sixgate", Manual: "System administration"}
+	header := &doc.GenManHeader{Section: "8", Source: "sixgate", Manual: "System administration"}
 	if err := doc.GenManTree(root, header, os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, "writing manual pages:", err)
 		os.Exit(exitFailed)

@@ -17,6 +17,11 @@ func serveCommand() *cobra.Command {
 	return withConfig(&cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway in the foreground until SIGINT or SIGTERM",
+		Long: `Run the gateway in the foreground until SIGINT or SIGTERM. It logs to stderr,
+and says "ready" once all is up. SIGHUP does what ` + "`sixgate reload`" + ` does.
+
+Without a file it serves this machine alone: DNS on 127.0.0.1:5364, SOCKS on port
+1080 of 127.0.0.1 and ::1.`,
 	}, func(ctx context.Context, c *config.Config) error {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 		// A second signal finds the default action again, and kills.
