@@ -150,7 +150,7 @@ func (a *Appliance) explainPast(e *Explanation, dest socks.Addr, client netip.Ad
 		}
 		for _, f := range c.Failures {
 			if _, of, _ := strings.Cut(f.What, " "); strings.HasPrefix(of, dest.Host()+" ") || strings.HasPrefix(of, dest.Host()+":") {
-				e.say("It has failed for this client: %s, %d times, last %v ago: %s.", f.What, f.Times, age(time.Now(), f.Last), f.Why)
+				e.say("It has failed for this client: %s.", f.Tell(time.Now()))
 			}
 		}
 	}

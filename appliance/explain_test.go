@@ -83,7 +83,7 @@ func TestExplain(t *testing.T) {
 	got := told.String()
 	for _, r := range [][2]string{
 		{`198\.(18|19)\.\d+\.\d+`, "198.18.X.X"}, {`2001:2::[0-9a-f:]+`, "2001:2::X"},
-		{`127\.0\.0\.1:\d+`, "127.0.0.1:P"}, {`test:\d+`, "test:P"}, {`last \S+ ago`, "last T ago"}, {`\S+: read udp \S+: `, ""},
+		{`127\.0\.0\.1:\d+`, "127.0.0.1:P"}, {`test:\d+`, "test:P"}, {`\d\S* ago`, "T ago"}, {`\S+: read udp \S+: `, ""},
 		{`The client [0-9a-f.:]+`, "The client X"},
 		{`(last asked): .*`, "$1: WHY"},
 	} {
@@ -95,6 +95,31 @@ func TestExplain(t *testing.T) {
 	}
 	if got != string(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestDrillQuotes wants what docs/operations.md has the operator look for to be
+// what explain says.
+func TestDrillQuotes(t *testing.T) {
+	guide, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	says, err := os.ReadFile("testdata/explain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(guide), "| it says | so |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := strings.Split(table, "\n")
+	if len(rows) < 10 {
+		t.Errorf("the guide has %d rows", len(rows))
+	}
+	for _, row := range rows {
+		quote, _, _ := strings.Cut(strings.Split(row, "|")[1], "…")
+		if quote = strings.TrimSpace(quote); !strings.Contains(string(says), quote) {
+			t.Errorf("explain never says %q", quote)
+		}
 	}
 }
 

@@ -237,7 +237,7 @@ func (p *page) clients(all []Client, flows map[netip.Addr][]Flow, now time.Time)
 			p.printf("<p>reached %s</p>\n", strings.Join(c.Names, ", "))
 		}
 		for _, f := range c.Failures {
-			p.printf("<p class=\"down\">%s, %s times, last %s ago: %s</p>\n", f.What, f.Times, age(now, f.Last), f.Why)
+			p.printf("<p class=\"down\">%s</p>\n", f.Tell(now))
 		}
 		p.flows(flows[c.Addr], c.Live)
 		p.WriteString("</details>\n")

@@ -2,6 +2,7 @@ package sight
 
 import (
 	"container/list"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -34,6 +35,15 @@ type Failure struct {
 	Why   string    `json:"why"`
 	Times int       `json:"times"` // in a row, as far as is remembered
 	Last  time.Time `json:"last"`
+}
+
+// Tell returns f in words, as it is at now.
+func (f Failure) Tell(now time.Time) string {
+	often := "once,"
+	if f.Times > 1 {
+		often = fmt.Sprintf("%d times, last", f.Times)
+	}
+	return fmt.Sprintf("%s, %s %v ago: %s", f.What, often, now.Sub(f.Last).Round(time.Second), f.Why)
 }
 
 // clients are those that were seen last. It is not for concurrent use.

@@ -37,7 +37,7 @@ func printClients(w io.Writer, clients []appliance.Client, now time.Time) error 
 			t.printf("\treached %s\n", strings.Join(c.Names, ", "))
 		}
 		for _, f := range c.Failures {
-			t.printf("\tfailed %s, %d times, last %v ago: %s\n", f.What, f.Times, ago(now, f.Last), f.Why)
+			t.printf("\tfailed %s\n", f.Tell(now))
 		}
 	}
 	return t.Flush()
