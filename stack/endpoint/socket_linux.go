@@ -61,7 +61,8 @@ func (s *socket) await() error {
 
 // lookFD reports whether there is data, the end or an error.
 func (s *socket) lookFD(fd uintptr) bool {
-	s.len, s.err = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	waiting, err := unix.IoctlGetUint32(int(fd), unix.SIOCINQ) // an int of C, narrower than Go's
+	s.len, s.err = int(waiting), err
 	if s.err != nil {
 		s.err = os.NewSyscallError("ioctl", s.err)
 		return true
