@@ -67,7 +67,7 @@ func setOffloads(fd int) (given, datagrams bool) {
 	if err != nil || unix.IoctlIfreq(fd, unix.TUNGETIFF, request) != nil {
 		return false, false
 	}
-	size, err := unix.IoctlGetInt(fd, unix.TUNGETVNETHDRSZ)
+	size, err := unix.IoctlGetUint32(fd, unix.TUNGETVNETHDRSZ) // an int of C, narrower than Go's
 	if request.Uint16()&unix.IFF_VNET_HDR == 0 || err != nil || size != virtioHeader {
 		return false, false
 	}

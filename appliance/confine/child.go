@@ -138,6 +138,6 @@ func foreground() bool {
 		return false
 	}
 	defer unix.Close(terminal)
-	group, err := unix.IoctlGetInt(terminal, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
+	group, err := unix.IoctlGetUint32(terminal, unix.TIOCGPGRP) // a pid_t, narrower than Go's int
+	return err == nil && int(group) == unix.Getpgrp()
 }
