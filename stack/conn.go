@@ -36,15 +36,15 @@ type datagramQueue struct {
 func (q *datagramQueue) forwards() bool { return q.take.Load() != nil }
 
 // queue keeps a copy of the payload of d, as long as there is room. It is false
-// where d need not wait.
+// where d need not wait, or comes too late.
 func (q *datagramQueue) queue(d Datagrams) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.forwards() {
+	if q.forwards() || q.closed {
 		return false
 	}
 	each(d.Payload, d.Size, func(b []byte) {
-		if q.closed || len(q.waiting) == maxQueue || q.size+len(b) > maxQueued {
+		if len(q.waiting) == maxQueue || q.size+len(b) > maxQueued {
 			return
 		}
 		one := d
@@ -180,7 +180,8 @@ func (c *DatagramConn) Send(d Datagrams) error {
 
 // Forward makes the flow call take with all that comes in from now on, after
 // what waits, rather than keep it for Read. take must not block, and has copied
-// what it needs of the payload when it returns.
+// what it needs of the payload when it returns. Where it returns net.ErrClosed
+// the flow has ended, and a new one begins with what it did not take.
 func (c *DatagramConn) Forward(take func(Datagrams) error) {
 	f := c.flow
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -80,7 +81,7 @@ func (s *datagramSide) take(p packet, verified bool, size int) bool {
 	s.mu.Unlock()
 	switch {
 	case f == nil:
-		s.begin(key, d, p)
+		s.begin(key, d, p.bytes)
 	case f.forwards() || !f.queue(d):
 		s.batches.add(f, d)
 	}
@@ -90,20 +91,21 @@ func (s *datagramSide) take(p packet, verified bool, size int) bool {
 // flush sends on what waits for more of its kind.
 func (s *datagramSide) flush() { s.batches.flush() }
 
-// begin begins a flow with d, which came as p, or tells the client why not.
-func (s *datagramSide) begin(key flowKey, d Datagrams, p packet) {
+// begin begins a flow with d, which came in a packet that begins so, or tells
+// the client why not.
+func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 	f := &DatagramFlow{side: s, key: key}
 	f.ready.L = &f.mu
 	f.done = make(chan struct{})
 	if !s.config.Handler.Admit(f.Network(), f.Client(), f.Dest()) {
 		s.counters.datagramUnknown.Add(1)
-		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), p.bytes)
+		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
 		return
 	}
 	evicted, ok := s.hold(f)
 	if !ok {
 		s.counters.datagramOverLimit.Add(1)
-		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), p.bytes)
+		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
 		return
 	}
 	if evicted != nil {
@@ -294,10 +296,19 @@ func (f *DatagramFlow) reasonOf(err error) reason {
 	return hostUnreachable
 }
 
-// forward hands on what came in. Why it could not be sent is told to the
-// client, but for a lack of room: that is a loss like any other.
+// forward hands on what came in, or begins another flow with it where this one
+// has just ended. Why it could not be sent is told to the client, but for a lack
+// of room: that is a loss like any other. It is for the goroutine that receives.
 func (f *DatagramFlow) forward(d Datagrams) {
-	if err := (*f.take.Load())(d); err != nil && !isCongestion(err) {
+	err := net.ErrClosed
+	if take := f.take.Load(); take != nil {
+		err = (*take)(d)
+	}
+	switch {
+	case errors.Is(err, net.ErrClosed):
+		f.close()
+		f.side.begin(f.key, d, f.quote(d.Payload))
+	case err != nil && !isCongestion(err):
 		f.report(err, d.Payload)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -54,6 +55,50 @@ func TestUDPEcho(t *testing.T) {
 			}
 			stop()
 			if n := s.Counters(); n.DatagramFlows != 1 {
+				t.Errorf("counters: %+v", n)
+			}
+		})
+	}
+}
+
+// TestUDPFlowThatHasJustEnded wants no datagram lost that comes between the end
+// of a flow and the handler's return.
+func TestUDPFlowThatHasJustEnded(t *testing.T) {
+	for family, fake := range fakes {
+		t.Run(family, func(t *testing.T) {
+			host, device := stacktest.New(t)
+			taken := make(chan string, 2)
+			s, _ := start(t, stack.Config{Device: device, Handler: handler{udp: func(ctx context.Context, f *stack.DatagramFlow) {
+				c, err := f.Accept(netip.AddrPort{})
+				if err != nil {
+					t.Errorf("Accept: %v", err)
+					return
+				}
+				carried := false
+				c.Forward(func(d stack.Datagrams) error {
+					if carried {
+						return net.ErrClosed
+					}
+					carried = true
+					taken <- string(d.Payload)
+					return nil
+				})
+				<-c.Done()
+			}}})
+			c, err := host.DialUDP(fake)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for _, want := range []string{"first", "second", "third"} {
+				if _, err := c.Write([]byte(want)); err != nil {
+					t.Fatal(err)
+				}
+				if got := receive(t, taken, "datagram"); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+			if n := s.Counters(); n.DatagramFlows != 3 || n.ICMPSent != 0 {
 				t.Errorf("counters: %+v", n)
 			}
 		})

@@ -220,8 +220,9 @@ func (s *socket) sendMessageLocked(fd uintptr, b datagram.Batch) syscall.Errno {
 		s.control = appendSize(s.control, uint16(b.Size))
 	}
 	errno := sendMessage(fd, b.Payload, s.control, s.send.to, s.six)
-	if isLate(errno) { // of an earlier datagram, perhaps, and told once
-		drain(int(fd), s.owner.failed)
+	// It may be of an earlier datagram, and is told once; another may have come
+	// since.
+	for first := true; isLate(errno) && (drain(int(fd), s.owner.failed) || first); first = false {
 		errno = sendMessage(fd, b.Payload, s.control, s.send.to, s.six)
 	}
 	return errno

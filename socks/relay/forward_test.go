@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -77,6 +78,10 @@ func TestForward(t *testing.T) {
 				}
 				<-client.done
 				<-far.done
+				far.refuse = nil
+				if err := client.take(datagram.Batch{Payload: []byte("late")}); err != net.ErrClosed || len(far.sent) != 5 {
+					t.Errorf("after the end: %v, %d sent", err, len(far.sent))
+				}
 			})
 		})
 	}
