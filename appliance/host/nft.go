@@ -15,6 +15,7 @@ func (s State) table(before journal) string {
 	if len(before) > 0 {
 		chain(&b, "restore", "", before.rules()...)
 	}
+	chain(&b, "absent", "filter hook prerouting priority filter", s.absent()...)
 	chain(&b, "guard", "filter hook forward priority filter", s.guard()...)
 	chain(&b, "own", "filter hook input priority filter", s.own()...)
 	chain(&b, "world", "filter hook postrouting priority filter", s.world()...)
@@ -50,6 +51,19 @@ func (s State) guard() []string {
 		rules = append(rules,
 			fmt.Sprintf("iifname %s %s saddr %v drop", names(s.LAN...), family, pool),
 			fmt.Sprintf("oifname != %q %s daddr %v goto refuse", s.Link, family, pool))
+	}
+	return rules
+}
+
+// absent is for as long as the link is not there, as after a gateway was killed:
+// to the kernel the pools are unreachable then, which would end no connection
+// that stands and says of others what is not so. fib sees no interface for the
+// gateway's own addresses either.
+func (s State) absent() []string {
+	var rules []string
+	for _, pool := range s.ours() {
+		rules = append(rules, fmt.Sprintf("iifname %s meta l4proto tcp %s daddr %v fib daddr oif missing fib daddr type != local goto refuse",
+			names(s.LAN...), family(pool.Addr()), pool))
 	}
 	return rules
 }

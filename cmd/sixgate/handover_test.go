@@ -59,8 +59,7 @@ func testHandover(t *testing.T, n *namespaces) {
 	h := &handover{namespaces: n}
 	h.start = func() { h.gate = n.serve(t, "gate", byKernel) }
 	h.start()
-	h.echo4 = netip.AddrPortFrom(n.resolve(t, "lan", "v6only.test", "A"), 7)
-	h.echo6 = netip.AddrPortFrom(n.resolve(t, "lan6", "v4only.test", "AAAA"), 7)
+	h.learn(t)
 
 	t.Run("Page", func(t *testing.T) { testPage(t, n) })
 	t.Run("TUN", func(t *testing.T) { testTUN(t, n, h.gate, "tcp") })
@@ -511,18 +510,58 @@ func (h *handover) testOwnClient(t *testing.T) {
 	}
 }
 
-// testKilled wants clients to learn of the end of a gateway that is killed.
+// testKilled wants clients to learn of the end of a gateway that is killed:
+// those whose connections the kernel had, or the stack, and, where the names are
+// lost as well, those who were still to be answered.
 func (h *handover) testKilled(t *testing.T) {
-	conn := h.connect(t)
-	h.mustAsk(t, conn)
+	byKernel := h.connect(t)
+	h.rules(t, "gate", deaf)
+	byStack := h.connect(t)
+	h.run(t, "gate", "nft", "delete", "table", "inet", "deaf")
+	for _, conn := range []net.Conn{byKernel, byStack} {
+		h.mustAsk(t, conn)
+	}
+	before := h.count(t, "tcp_requests")
+	h.rules(t, "world", mute)
+	waiting := make(chan error, 1)
+	go func() {
+		conn, err := h.dial(t.Context(), "lan", "tcp", h.echo4)
+		if err == nil {
+			conn.Close()
+		}
+		waiting <- err
+	}()
+	until(t, "the request", func() bool { return h.count(t, "tcp_requests") > before })
+
 	h.gate.kill(t)
+	if conn, err := h.dial(t.Context(), "lan", "tcp", h.echo4); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("without a gateway: %v, %v, want %v", conn, err, syscall.ECONNREFUSED)
+	}
+	if err := os.Remove(h.names("gate")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	h.run(t, "world", "nft", "delete", "table", "inet", "mute")
 	h.start()
-	for err := error(nil); err == nil; err = h.ask(conn) {
+	if err := <-waiting; !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("who was not yet answered: %v, want %v", err, syscall.ECONNREFUSED)
 	}
-	if err := h.ask(conn); errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Error("the client hears nothing")
+	for what, conn := range map[string]net.Conn{"kernel": byKernel, "stack": byStack} {
+		err := h.ask(conn)
+		for ; err == nil; err = h.ask(conn) { // what was sent before its end
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the client hears nothing where the %s had its connection", what)
+		}
 	}
+	h.learn(t)
 	h.mustAsk(t, h.connect(t))
+}
+
+// learn looks up the echo servers.
+func (h *handover) learn(t *testing.T) {
+	t.Helper()
+	h.echo4 = netip.AddrPortFrom(h.resolve(t, "lan", "v6only.test", "A"), 7)
+	h.echo6 = netip.AddrPortFrom(h.resolve(t, "lan6", "v4only.test", "AAAA"), 7)
 }
 
 // testDeafHost wants connections to go by the stack where a firewall keeps
