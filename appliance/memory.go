@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	gauges "runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ import (
 
 // memoryIn returns how many bytes of memory the gateway has at the most: those
 // of the machine whose files root has, or what its control groups leave of
-// them (cgroup v2).
+// them.
 func memoryIn(root fs.FS) (uint64, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -30,8 +31,8 @@ func memoryIn(root fs.FS) (uint64, error) {
 	return min(uint64(info.Totalram)*uint64(info.Unit), groupMemory(root)), nil
 }
 
-// groupMemory returns the least memory.max of the process's control group and
-// those above it. Without any it is more than a machine has.
+// groupMemory returns the least limit of the process's control group for memory
+// and those above it. Without any it is more than a machine has.
 func groupMemory(root fs.FS) uint64 {
 	limit := uint64(math.MaxUint64)
 	groups, err := fs.ReadFile(root, "proc/self/cgroup")
@@ -39,16 +40,20 @@ func groupMemory(root fs.FS) uint64 {
 		return limit
 	}
 	for lines := bufio.NewScanner(bytes.NewReader(groups)); lines.Scan(); {
-		// The group of v2, "0::/path", as seen from the group that a container
-		// takes for the root.
-		own, ok := strings.CutPrefix(lines.Text(), "0::/")
-		if !ok {
+		// "0::/path" of v2 and "4:memory:/path" of v1. A container of v2 sees the
+		// path from its own root, one of v1 that of the machine, which it has not.
+		_, line, _ := strings.Cut(lines.Text(), ":")
+		controllers, own, _ := strings.Cut(line, ":")
+		top, file := "sys/fs/cgroup", "memory.max"
+		if slices.Contains(strings.Split(controllers, ","), "memory") {
+			top, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		} else if controllers != "" {
 			continue
 		}
-		for group := path.Join("sys/fs/cgroup", own); strings.HasPrefix(group, "sys/fs/cgroup"); group = path.Dir(group) {
-			text, err := fs.ReadFile(root, path.Join(group, "memory.max"))
+		for group := path.Join(top, own); strings.HasPrefix(group, top); group = path.Dir(group) {
+			text, err := fs.ReadFile(root, path.Join(group, file))
 			if err != nil {
-				continue // the root has none
+				continue // the root of v2 has none
 			}
 			if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil { // not "max"
 				limit = min(limit, n)

@@ -18,7 +18,17 @@ func TestGroupMemory(t *testing.T) {
 		want uint64
 	}{
 		"no control groups": {fstest.MapFS{}, none},
-		"v1 only":           {fstest.MapFS{"proc/self/cgroup": file("4:memory:/a\n")}, none},
+		"v1": {fstest.MapFS{
+			"proc/self/cgroup":                               file("5:cpu,cpuacct:/b\n4:memory:/a/b\n0::/\n"),
+			"sys/fs/cgroup/memory/memory.limit_in_bytes":     file("9223372036854771712\n"),
+			"sys/fs/cgroup/memory/a/memory.limit_in_bytes":   file("67108864\n"),
+			"sys/fs/cgroup/memory/a/b/memory.limit_in_bytes": file("134217728\n"),
+			"sys/fs/cgroup/b/memory.max":                     file("1048576\n"),
+		}, 64 << 20},
+		"a container of v1": {fstest.MapFS{
+			"proc/self/cgroup":                           file("4:hugetlb,memory:/docker/a\n"),
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": file("67108864\n"),
+		}, 64 << 20},
 		"no limit": {fstest.MapFS{
 			"proc/self/cgroup":           file("0::/a\n"),
 			"sys/fs/cgroup/a/memory.max": file("max\n"),
