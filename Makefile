@@ -8,7 +8,7 @@ FUZZTIME ?= 10s
 # What `make bench` passes on, such as BENCH="-rounds 1 -scenarios 'on/*'".
 BENCH ?=
 
-SCRIPTS := scripts/checkunit scripts/demo scripts/dnsbench scripts/setup scripts/topology .ci/run
+SCRIPTS := scripts/checkunit scripts/demo scripts/dnsbench scripts/setup scripts/topology scripts/undersystemd .ci/run
 
 .PHONY: help setup build docs demo test check fuzz bench clean
 
