@@ -25,14 +25,9 @@ func testRunUplink(t *testing.T, n *namespaces, user, static string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := n.command(ctx, "gate", asUser(user, n.binary, "run", "--config", settings, "--", "sh", "-c", script, static)...)
-	gate := &process{host: "gate", cmd: cmd, ended: make(chan struct{}), another: make(chan struct{})}
-	log, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	gate := newProcess(t, "gate", cmd)
 	stdin, out := startPiped(t, cmd)
 	defer stdin.Close()
-	go gate.read(log)
 	reach := func(dest string) {
 		t.Helper()
 		if _, err := io.WriteString(stdin, dest+"\n"); err != nil {

@@ -833,6 +833,18 @@ type process struct {
 	another chan struct{} // closed and replaced at each line; guarded by mu
 }
 
+// newProcess returns the gateway that cmd will be, whose log is on stderr.
+func newProcess(t *testing.T, host string, cmd *exec.Cmd) *process {
+	t.Helper()
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{host: host, cmd: cmd, ended: make(chan struct{}), another: make(chan struct{})}
+	go p.read(log)
+	return p
+}
+
 // serve runs a gateway on a host until it is stopped, or the test ends.
 func (n *namespaces) serve(t *testing.T, host, settings string) *process {
 	t.Helper()
@@ -841,16 +853,10 @@ func (n *namespaces) serve(t *testing.T, host, settings string) *process {
 	if err := os.WriteFile(n.config(host), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{host: host, ended: make(chan struct{}), another: make(chan struct{})}
-	p.cmd = n.command(context.Background(), host, n.binary, "serve", "--config", n.config(host))
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := newProcess(t, host, n.command(context.Background(), host, n.binary, "serve", "--config", n.config(host)))
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go p.read(stderr)
 	t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {
 			p.kill(t)

@@ -396,15 +396,10 @@ func testGranted(t *testing.T, n *namespaces) {
 	if out, err := exec.Command("sh", "-c", advised).CombinedOutput(); err != nil {
 		t.Skipf("%s: %v: %s", advised, err, out)
 	}
-	gate := &process{host: "gate", cmd: n.command(ctx, "gate", line...), ended: make(chan struct{}), another: make(chan struct{})}
-	log, err := gate.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	gate := newProcess(t, "gate", n.command(ctx, "gate", line...))
 	if err := gate.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go gate.read(log)
 	gate.await(t, 0, "msg=ready")
 	if greeting := n.run(t, "lan", "curl", "-sS", "http://v6only.test/"); !strings.HasPrefix(greeting, "v6only.test (IPv6 only) greets ") {
 		t.Errorf("the server said %q", greeting)
