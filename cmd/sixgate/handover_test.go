@@ -229,7 +229,7 @@ func (h *handover) testGivenUp(t *testing.T, count uint64) {
 // box has it as it was: the client has forgotten it, as one that was switched
 // off, and has to reset it (RFC 5961, section 4).
 func (h *handover) testPortReuse(t *testing.T) {
-	forgotten := h.connectBy(t, 40001, h.echo4)
+	forgotten := h.connectBy(t, 20001, h.echo4)
 	h.mustAsk(t, forgotten)
 	raw, err := forgotten.SyscallConn()
 	if err != nil {
@@ -240,13 +240,13 @@ func (h *handover) testPortReuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	forgotten.Close()
-	again := h.connectBy(t, 40001, h.echo4)
+	again := h.connectBy(t, 20001, h.echo4)
 	h.mustAsk(t, again)
 	again.Close()
 
 	// The server ends first, so that the box holds the connection in TIME_WAIT.
 	for range 3 {
-		conn := h.connectBy(t, 40002, netip.AddrPortFrom(h.echo4.Addr(), 80))
+		conn := h.connectBy(t, 20002, netip.AddrPortFrom(h.echo4.Addr(), 80))
 		if _, err := conn.Write([]byte("GET /page HTTP/1.0\r\n\r\n")); err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +257,8 @@ func (h *handover) testPortReuse(t *testing.T) {
 	}
 }
 
-// connectBy returns a connection from a port of lan, which may be in use.
+// connectBy returns a connection from a port of lan, which may be in use, but is none
+// that the kernel gives out: one in TIME_WAIT would be in the way.
 func (h *handover) connectBy(t *testing.T, port int, dest netip.AddrPort) *net.TCPConn {
 	t.Helper()
 	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(192, 168, 77, 2), Port: port}}
