@@ -234,6 +234,21 @@ func TestPositiveAnswersDoNotWait(t *testing.T) {
 	}
 }
 
+// TestUpstreamThatRefuses has no server where upstream should be.
+func TestUpstreamThatRefuses(t *testing.T) {
+	pc, ln := listen(t)
+	up := &script{addr: netip.MustParseAddrPort(pc.LocalAddr().String())}
+	pc.Close()
+	ln.Close()
+	s := server(t, up, Config{})
+	m := exchange(t, s, query("four.example.", "A").SetEdns0(1232, false))
+	told := upstream.ExtendedError(m)
+	if m.Rcode != dns.RcodeServerFailure || told == nil || told.InfoCode != dns.ExtendedErrorCodeNetworkError ||
+		told.ExtraText != "connection refused" {
+		t.Errorf("got %v", m)
+	}
+}
+
 func TestManyClientsAreTwoQueries(t *testing.T) {
 	up := serve(t, testZone)
 	s := server(t, up, Config{Always: func() Families { return familiesOf("46") }})

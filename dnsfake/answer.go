@@ -234,7 +234,7 @@ func (s *Server) failure(err error) answer {
 	case errors.Is(err, syscall.ETIMEDOUT), server != nil:
 		a.ede = dns.ExtendedErrorCodeNoReachableAuthority
 	case errors.As(err, &errno):
-		a.ede = dns.ExtendedErrorCodeNetworkError
+		a.ede, a.edeText = dns.ExtendedErrorCodeNetworkError, errno.Error()
 	}
 	return a
 }

@@ -20,9 +20,10 @@ const (
 	maxNegative = time.Hour
 	// noSOA is the life of a negative answer that came without SOA.
 	noSOA = 10 * time.Second
-	// failure is the life of an answer that could not be had. RFC 9520,
-	// section 3.2 wants 1 s to 5 min.
-	failure = 2 * time.Second
+	// failure is the life of an answer that could not be had: the least that
+	// RFC 9520, section 3.2 allows, since a resolver that has just been
+	// started anew should not be taken for a dead one for long.
+	failure = time.Second
 	// maxStale is how long an answer about the name goes on to serve where no
 	// fresh one can be had, and staleTTL the TTL it is given then, in seconds
 	// (RFC 8767, sections 4 and 5).

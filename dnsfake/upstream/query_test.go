@@ -204,6 +204,37 @@ func TestSocketsAreShort(t *testing.T) {
 	}
 }
 
+// refusedOnce has an ICMP error of an earlier datagram wait for its first write.
+type refusedOnce struct {
+	net.Conn
+	refused bool
+}
+
+func (c *refusedOnce) Write(b []byte) (int, error) {
+	if !c.refused {
+		c.refused = true
+		return 0, &net.OpError{Op: "write", Err: syscall.ECONNREFUSED}
+	}
+	return c.Conn.Write(b)
+}
+
+func TestEarlierRefusalLosesNoQuery(t *testing.T) {
+	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
+	query, err := question{name: "a.example.", qtype: dns.TypeA, qclass: dns.ClassINET}.query(true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newUDP(func(ctx context.Context) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "udp", server.Addr.String())
+		return &refusedOnce{Conn: conn}, err
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if reply, err := u.exchange(ctx, query); err != nil || len(reply.Answer) != 1 {
+		t.Errorf("got %v, %v", reply, err)
+	}
+}
+
 func TestControlSeesEverySocket(t *testing.T) {
 	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
 	var seen atomic.Value

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +206,22 @@ func TestServersTellWhy(t *testing.T) {
 	}
 	if e := ExtendedError(m); e == nil || e.InfoCode != dns.ExtendedErrorCodeDNSBogus || e.ExtraText != "no" || len(m.IsEdns0().Option) != 1 {
 		t.Errorf("reply %v", m)
+	}
+}
+
+// TestRefusalsAreKept is TestFailuresAreKept with a lone server that is not there.
+func TestRefusalsAreKept(t *testing.T) {
+	clock := newClock()
+	r := resolver(t, Config{Now: clock.now}, Server{Network: "udp", Addr: freePort(t)})
+	for _, step := range []struct {
+		later time.Duration
+		asked uint64
+	}{{0, 1}, {failure - 1, 1}, {1, 2}} {
+		clock.add(step.later)
+		_, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA))
+		if h := r.Health()[0]; !errors.Is(err, syscall.ECONNREFUSED) || h.Asked != step.asked {
+			t.Errorf("%v after %d queries, want %d", err, h.Asked, step.asked)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -91,7 +92,12 @@ func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := conn.Write(query); err != nil {
+	_, err = conn.Write(query)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		// What a datagram of the port's owner before met; this one was not sent.
+		_, err = conn.Write(query)
+	}
+	if err != nil {
 		return nil, err
 	}
 	buf := u.buffers.Get().(*[maxReply]byte)
