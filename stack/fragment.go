@@ -155,7 +155,7 @@ func (m *mending) add(f fragment) bool {
 	end := f.offset + len(f.data)
 	switch {
 	case len(f.data) == 0, f.more && len(f.data)%8 != 0,
-		max(end, m.size)+max(len(f.head), len(m.head)) > 65535,
+		max(end, m.size)+max(len(f.head), len(m.head)) > f.key.maxPacket(),
 		len(m.parts) == maxFragments, m.size > 0 && end > m.size,
 		!f.more && m.size > 0 && m.size != end:
 		return false

@@ -35,6 +35,15 @@ func (e ends) ipSize() int {
 	return header.IPv6MinimumSize
 }
 
+// maxPacket is the longest packet, in bytes: the length that IPv6 tells is
+// without its own header.
+func (e ends) maxPacket() int {
+	if e.from.Is4() {
+		return 65535
+	}
+	return header.IPv6MinimumSize + 65535
+}
+
 // putIP writes the IP header of a packet of this many bytes in all to b. No
 // packet forbids to be fragmented: what lies between us and the client is none
 // of the destination's concern, and nobody would hear of it.
@@ -105,7 +114,7 @@ func (f *DatagramFlow) sendOne(e ends, d Datagrams) error {
 	var room [header.IPv6MinimumSize + udpHeader]byte
 	head := room[:e.ipSize()+f.headerSize()]
 	total := len(head) + len(d.Payload)
-	if total > 65535 {
+	if total > e.maxPacket() {
 		return syscall.EMSGSIZE
 	}
 	f.putHeader(head[e.ipSize():], e, f.answerPort(d), f.key.client.Port(), d.Payload)
