@@ -98,9 +98,10 @@ func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPor
 // (RFC 6335, section 6): a server of this host may want it.
 const lastSystemPort = 1023
 
-// backlog is how much may wait at a port, in bytes of the kernel's memory: the
-// default holds 1 ms of a gigabit.
-const backlog = 1 << 20
+// backlog is how much may wait at a port, in bytes of the kernel's memory, which
+// bounds what all sockets hold by udp_mem, too: the default holds 1 ms of a
+// gigabit, and this 20 ms, for which others may have a processor to themselves.
+const backlog = 4 << 20
 
 // open returns a port for both families, the one that the client has where it
 // is neither reserved nor taken. To hosts that the client knows the real addresses of,
