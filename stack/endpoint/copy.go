@@ -8,17 +8,33 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// buffer is what WriteTo carries at once: two packets of the longest.
-type buffer [128 << 10]byte
+// Buffers for what WriteTo carries at once: little, as of what people type and
+// programs ask, and two packets of the longest.
+var (
+	fews  = newBuffers(16 << 10)
+	manys = newBuffers(128 << 10)
+)
 
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
+// buffers are of one size, in bytes.
+type buffers struct {
+	sync.Pool // of *[]byte
+	size      int
+}
+
+func newBuffers(size int) *buffers {
+	return &buffers{sync.Pool{New: func() any {
+		b := make([]byte, size)
+		return &b
+	}}, size}
+}
 
 // WriteTo writes what arrives to w until the end. While nothing arrives it
 // holds no memory.
 func (c *TCP) WriteTo(w io.Writer) (int64, error) {
 	var carried int64
+	room := fews
 	for {
-		n, err := c.pass(w)
+		n, err := c.pass(w, room)
 		carried += int64(n)
 		if err == io.EOF {
 			return carried, nil
@@ -26,15 +42,18 @@ func (c *TCP) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return carried, err
 		}
+		if n == fews.size {
+			room = manys // from now on, as it may be a large transfer
+		}
 	}
 }
 
-// pass waits for data and writes what is there to w.
-func (c *TCP) pass(w io.Writer) (int, error) {
-	var b *buffer
+// pass waits for data and writes what is there, or room takes, to w.
+func (c *TCP) pass(w io.Writer, room *buffers) (int, error) {
+	var b *[]byte
 	defer func() {
 		if b != nil {
-			buffers.Put(b)
+			room.Put(b)
 		}
 	}()
 	n, terr, err := c.reads.retry(&c.conn, func() (int, tcpip.Error) {
@@ -42,9 +61,9 @@ func (c *TCP) pass(w io.Writer) (int, error) {
 			return 0, &tcpip.ErrWouldBlock{}
 		}
 		if b == nil {
-			b = buffers.Get().(*buffer)
+			b = room.Get().(*[]byte)
 		}
-		into := tcpip.SliceWriter(b[:])
+		into := tcpip.SliceWriter(*b)
 		res, terr := c.ep.Read(&into, tcpip.ReadOptions{})
 		return res.Count, terr
 	})
@@ -55,7 +74,7 @@ func (c *TCP) pass(w io.Writer) (int, error) {
 		return 0, c.readError(terr)
 	}
 	c.ep.ModerateRecvBuf(n)
-	return w.Write(b[:n])
+	return w.Write((*b)[:n])
 }
 
 // ReadFrom writes what r reads until its end. Where r is a stream socket of
