@@ -70,6 +70,14 @@ func TestLimitMemory(t *testing.T) {
 	}
 }
 
+func TestQueriesIn(t *testing.T) {
+	for memory, want := range map[uint64]int{8 << 20: 128, 64 << 20: 256, 128 << 20: 512, 1 << 30: 2048} {
+		if got := queriesIn(memory); got != want {
+			t.Errorf("%d bytes: %d, want %d", memory, got, want)
+		}
+	}
+}
+
 func TestLeftovers(t *testing.T) {
 	const mib = 1 << 20
 	var l leftovers

@@ -96,6 +96,8 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
 		NAT64:     func() []netip.Addr { return current().discovery() },
 		Logger:    logger,
+		// A resolver that is slow must not fill a small machine.
+		MaxWaiting: queriesIn(m.memory),
 		Answered: func(ctx context.Context, client netip.Addr, question, why string, took time.Duration) {
 			if ctx.Value(explaining{}) == nil {
 				p.sight.Answered(client, question, why, took)

@@ -113,7 +113,21 @@ const (
 	flowMemory = 64 << 10
 	// minFlows is ample for the clients of the smallest box.
 	minFlows = 1024
+
+	// queryMemory is what there has to be for a query that waits for upstream:
+	// ten times what it takes.
+	queryMemory = 256 << 10
+	// minQueries lets some clients open a page at once.
+	minQueries = 128
+	// maxQueries is what a resolver bears that answers late.
+	maxQueries = 2048
 )
+
+// queriesIn returns how many queries may wait for upstream in a process of so
+// many bytes of memory.
+func queriesIn(memory uint64) int {
+	return int(min(max(memory/queryMemory, minQueries), maxQueries))
+}
 
 // flowsIn returns how many flows a process of so many bytes of memory and open
 // files, 0 for no bound, is trusted with.

@@ -19,7 +19,7 @@ const (
 
 	// maxWaiting is how many queries may wait for upstream at a time, and
 	// clientWaiting how many of them a client's: a page needs some dozens of
-	// names.
+	// names. Of fewer than maxWaiting, a client has a quarter at the most.
 	maxWaiting    = 2048
 	clientWaiting = maxWaiting / 16
 

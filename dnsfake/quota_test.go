@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -197,6 +198,41 @@ func (s silent) Exchange(ctx context.Context, _ *dns.Msg) (*dns.Msg, error) {
 	case <-ctx.Done(): // of a test that counts no more
 	}
 	return nil, ctx.Err()
+}
+
+// TestWaitingOfFew has the queries of several clients wait where only few may.
+func TestWaitingOfFew(t *testing.T) {
+	const few = 8
+	up := silent{make(chan struct{})}
+	s, err := New(Config{Table: table(t, "198.18.0.0/15", "2001:2::/48", nil), Resolver: up, MaxWaiting: few})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := func(ctx context.Context, client, i int) []byte {
+		wire, err := query(fmt.Sprintf("n%d-%d.example.", client, i), "TXT").Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 168, 77, byte(client)}), 1000)
+		return s.Reply(ctx, wire, from, false)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	dropped := func() uint64 { return s.Counters().Dropped }
+	for client := range 4 {
+		for i := range few / 4 {
+			waiting.Go(func() { reply(ctx, client, i) })
+			<-up.asked
+		}
+		if reply(ctx, client, few); dropped() != uint64(client+1) {
+			t.Fatalf("client %d has more than its share: %d dropped", client, dropped())
+		}
+	}
+	if reply(ctx, 4, 0); dropped() != 5 {
+		t.Errorf("more than %d queries wait: %d dropped", few, dropped())
+	}
 }
 
 // TestWaitingIsShared has as many of a client's queries as may wait for

@@ -61,6 +61,7 @@ type Config struct {
 	// long it took. ctx is Reply's. It may be nil.
 	Answered func(ctx context.Context, client netip.Addr, question, why string, took time.Duration)
 
+	MaxWaiting     int           // queries that wait for upstream at a time, each with some 25 KiB; 0: 2048
 	MinTTL, MaxTTL time.Duration // of fake answers, whole seconds; 0: 10 s and 5 min
 	Logger         *slog.Logger  // nil: silent
 }
@@ -102,10 +103,13 @@ func New(conf Config) (*Server, error) {
 		}
 		conf.Policy = func() *Policy { return ordinary }
 	}
+	if conf.MaxWaiting == 0 {
+		conf.MaxWaiting = maxWaiting
+	}
 	return &Server{
 		conf: conf, localNets: localNets(),
 		quotas: newQuotas(), recent: newRecent(),
-		waiting: newShare(maxWaiting, clientWaiting), streams: newShare(maxStreams, clientStreams),
+		waiting: newShare(conf.MaxWaiting, min(clientWaiting, conf.MaxWaiting/4)), streams: newShare(maxStreams, clientStreams),
 	}, nil
 }
 
