@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"sixgate/socks"
@@ -142,7 +143,8 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 	return g.carry(f, near, far)
 }
 
-// farSide is what a flow is joined to: a net.Conn or an outlet.Peer.
+// farSide is what a flow is joined to: the net.Conn of one by TCP, or an
+// outlet.Peer.
 type farSide interface {
 	LocalAddr() net.Addr
 	RemoteAddr() net.Addr
@@ -161,11 +163,7 @@ func (g *Gateway) carry(f *flow, near net.Conn, far farSide) error {
 	if far, ok := far.(outlet.Peer); ok {
 		return relay.Forward(g.datagrams, near.(relay.Forwarder), far, idle, &f.moved)
 	}
-	conn := far.(net.Conn)
-	if f.Network == "tcp" {
-		return relay.Stream(g.relays, near, conn, f.policy.Stream, &f.moved)
-	}
-	return relay.Datagrams(g.datagrams, near, conn, idle, &f.moved)
+	return relay.Stream(g.relays, near, far.(net.Conn), f.policy.Stream, &f.moved)
 }
 
 // dial dials by the outlet that f takes.
@@ -178,10 +176,14 @@ func (g *Gateway) dial(ctx context.Context, f *flow) (farSide, error) {
 	dest := f.way().dest
 	out := g.pick(ctx, f, dest)
 	f.note(func(w *way) { w.outlet = out.name })
-	if peers, ok := out.Outlet.(outlet.PeerOutlet); ok && f.Network != "tcp" {
-		return peers.Reach(ctx, f.Network, f.Client, dest)
+	if f.Network == "tcp" {
+		return out.Dial(ctx, f.Network, dest)
 	}
-	return out.Dial(ctx, f.Network, dest)
+	peers, ok := out.Outlet.(outlet.PeerOutlet)
+	if !ok {
+		return nil, fmt.Errorf("reaching %s by %s, which the outlet does not carry: %w", dest, f.Network, syscall.EOPNOTSUPP)
+	}
+	return peers.Reach(ctx, f.Network, f.Client, dest)
 }
 
 // dialling returns ctx with the end of a dial of f, which begins when it

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 	"sixgate/socks/outlet"
 	"sixgate/socks/relay"
 	"sixgate/socks/route"
@@ -68,12 +69,34 @@ func (w *world) Dial(ctx context.Context, network string, dest socks.Addr) (net.
 	return boundConn{near, w.bound}, nil
 }
 
+// Reach returns a Peer that is never heard of.
+func (w *world) Reach(context.Context, string, netip.AddrPort, socks.Addr) (outlet.Peer, error) {
+	return newSilent(), nil
+}
+
+// silent is an end of datagrams from which none come.
+type silent struct {
+	net.Conn
+	done chan struct{}
+}
+
+func newSilent() *silent { return &silent{done: make(chan struct{})} }
+
+func (s *silent) Send(datagram.Batch) error                       { return nil }
+func (s *silent) Forward(func(datagram.Batch) error, func(error)) {}
+func (s *silent) Report(error)                                    {}
+func (s *silent) Done() <-chan struct{}                           { return s.done }
+func (s *silent) LocalAddr() net.Addr                             { return nil }
+func (s *silent) RemoteAddr() net.Addr                            { return nil }
+func (s *silent) Close() error                                    { close(s.done); return nil }
+
 // pending is a client in memory.
 type pending struct {
 	client  net.Conn // the client's end, once accepted
 	bound   netip.AddrPort
 	refused error
 	gone    bool
+	silent  bool // a client of datagrams, of which none come
 	given   chan struct{}
 }
 
@@ -83,6 +106,9 @@ func (p *pending) Accept(bound netip.AddrPort) (net.Conn, error) {
 	defer close(p.given)
 	if p.gone {
 		return nil, syscall.ECONNRESET
+	}
+	if p.silent {
+		return newSilent(), nil
 	}
 	near, client := net.Pipe()
 	p.client, p.bound = client, bound
@@ -254,7 +280,7 @@ func TestShutdown(t *testing.T) {
 			w, p := &world{}, newPending()
 			g := newGateway(t, Config{Names: &names{name: "x.test"}}, Policy{Outlets: map[string]outlet.Outlet{"": w}, UDPIdle: time.Hour})
 			s := fakeSession
-			s.Network = network
+			s.Network, p.silent = network, network == "udp"
 			go g.Serve(t.Context(), s, p)
 			<-p.given
 			started := time.Now()

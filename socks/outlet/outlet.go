@@ -11,9 +11,10 @@ import (
 	"sixgate/socks"
 )
 
-// Outlet is a way out. The errors of Dial tell a syscall.Errno; network is
-// "tcp", "udp", or "icmp" for pings, which only a PeerOutlet can carry. LocalAddr of the connection is where the far end sees it come
-// from, as far as that is known, so that its family is the far side's.
+// Outlet is a way out. The errors of Dial tell a syscall.Errno. LocalAddr of the
+// connection is where the far end sees it come from, as far as that is known, so
+// that its family is the far side's. Datagrams are for a PeerOutlet or a
+// PacketOutlet.
 type Outlet interface {
 	Dial(ctx context.Context, network string, dest socks.Addr) (net.Conn, error)
 }
@@ -69,6 +70,11 @@ type Reject struct{}
 // Dial returns EACCES.
 func (Reject) Dial(_ context.Context, _ string, dest socks.Addr) (net.Conn, error) {
 	return nil, fmt.Errorf("dialling %s: %w", dest, errRejected)
+}
+
+// Reach returns EACCES.
+func (Reject) Reach(_ context.Context, _ string, _ netip.AddrPort, dest socks.Addr) (Peer, error) {
+	return nil, fmt.Errorf("reaching %s: %w", dest, errRejected)
 }
 
 // ListenPacket returns EACCES.

@@ -48,12 +48,12 @@ func Stream(ctx context.Context, client, far net.Conn, limits Limits, counts *Co
 	p := &pair{limits: limits, started: time.Now(), failed: make(chan struct{})}
 	up := &direction{pair: p, src: client, dst: far, carried: &counts.Up}
 	down := &direction{pair: p, src: far, dst: client, carried: &counts.Down}
-	return run(ctx, up, down, (*direction).stream)
+	return run(ctx, up, down)
 }
 
-// run runs both directions by way of carry, and resets both at the first
-// error or at the end of ctx.
-func run(ctx context.Context, up, down *direction, carry func(*direction) error) error {
+// run runs both directions, and resets both at the first error or at the end
+// of ctx.
+func run(ctx context.Context, up, down *direction) error {
 	var once sync.Once
 	var first error
 	abort := func(err error) {
@@ -67,7 +67,7 @@ func run(ctx context.Context, up, down *direction, carry func(*direction) error)
 	stop := context.AfterFunc(ctx, func() { abort(context.Cause(ctx)) })
 	unwatch := up.watch(func() { abort(ErrIdle) })
 	side := func(d *direction) error {
-		err := carry(d)
+		err := d.stream()
 		if err != nil && err != errAgain {
 			abort(err)
 		}
@@ -130,7 +130,7 @@ type direction struct {
 	suspected bool // of having nothing more to carry
 }
 
-// errAgain is no error: nothing has come for a while, and carry is to be called
+// errAgain is no error: nothing has come for a while, and stream is to be called
 // again. For what goes down that is done by a new goroutine: netstack needs 16 KiB
 // of stack to send it, which the one that has done so would keep while it waits.
 var errAgain = errors.New("again")
