@@ -269,11 +269,16 @@ func (ps *Ports) leave(p *peer) (last bool) {
 	if !p.port.remove(p) {
 		return false
 	}
-	left := slices.DeleteFunc(ps.opened[p.client], func(o *port) bool { return o == p.port })
-	if ps.opened[p.client] = left; len(left) == 0 {
-		delete(ps.opened, p.client)
-	}
+	forget(ps.opened, p.client, p.port)
 	return true
+}
+
+// forget removes one of a client's ports from those that are open.
+func forget[P comparable](opened map[netip.AddrPort][]P, client netip.AddrPort, port P) {
+	left := slices.DeleteFunc(opened[client], func(o P) bool { return o == port })
+	if opened[client] = left; len(left) == 0 {
+		delete(opened, client)
+	}
 }
 
 // localAddr returns the local address of an unconnected socket, in the family

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -92,10 +91,7 @@ func (vs *viaPorts) leave(p *viaPeer) (last bool) {
 	if !p.port.remove(p) {
 		return false
 	}
-	left := slices.DeleteFunc(vs.opened[p.client], func(o *viaPort) bool { return o == p.port })
-	if vs.opened[p.client] = left; len(left) == 0 {
-		delete(vs.opened, p.client)
-	}
+	forget(vs.opened, p.client, p.port)
 	return true
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"sixgate/socks"
 	"sixgate/socks/datagram"
@@ -137,11 +138,13 @@ func TestChainPortIsOpenedOnce(t *testing.T) {
 		n := newNode(t, "127.0.0.1", nil)
 		n.noUDP = refused
 		v := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: n.addr}, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
 		var peers sync.WaitGroup
 		for i := range 50 {
 			peers.Go(func() {
 				dest := socks.Addr{IP: netip.MustParseAddr("127.0.0.1"), Port: uint16(1 + i)}
-				p, err := v.Reach(t.Context(), "udp", netip.MustParseAddrPort("192.0.2.2:1000"), dest)
+				p, err := v.Reach(ctx, "udp", netip.MustParseAddrPort("192.0.2.2:1000"), dest)
 				switch {
 				case refused && !errors.Is(err, syscall.EOPNOTSUPP), !refused && err != nil:
 					t.Errorf("refused %t: %v", refused, err)
@@ -214,6 +217,7 @@ func TestChainPortIsWaitedFor(t *testing.T) {
 	defer stop()
 	first := make(chan error, 1)
 	go func() { first <- reach(long, 1) }()
+	ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
