@@ -67,9 +67,6 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 	if p.names, err = dnsfake.NewPolicy(c.DNS.Bypass, known(c), c.Limits.NewNames); err != nil {
 		return nil, err
 	}
-	if p.beyond, err = buildBeyond(c, p.flows.Outlets); err != nil {
-		return nil, err
-	}
 	users, err := buildUsers(c.SOCKS.Users, logger)
 	if err != nil {
 		return nil, err
@@ -81,7 +78,8 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 		}
 	}
 	p.access = &socks.Access{Clients: c.SOCKS.Clients, Users: users}
-	return p, nil
+	p.beyond, err = buildBeyond(c, p.flows.Outlets) // last, as these have to be closed
+	return p, err
 }
 
 // delegated reports whether client's connections to name go through a chain.
@@ -99,9 +97,11 @@ func (p *policy) resolver(client netip.Addr, name string) dnsfake.Exchanger {
 }
 
 // close ends what has been started since.
-func (p *policy) close() error {
+func (p *policy) close() error { return closeAll(p.beyond) }
+
+func closeAll(resolvers map[string]*upstream.Resolver) error {
 	var err error
-	for _, r := range p.beyond {
+	for _, r := range resolvers {
 		err = errors.Join(err, r.Close())
 	}
 	return err
@@ -177,7 +177,7 @@ func buildBeyond(c *config.Config, outlets map[string]outlet.Outlet) (map[string
 			Memory: beyondMemory,
 		})
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, closeAll(beyond))
 		}
 		beyond[o.Name] = r
 	}
