@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sixgate/appliance/config"
+	"sixgate/appliance/host"
 	"sixgate/dnsfake"
 	"sixgate/dnsfake/upstream"
 	"sixgate/socks/outlet"
@@ -45,11 +46,10 @@ func finding(what, good string, err error, advice string) Finding {
 // changes nothing.
 func Check(ctx context.Context, c *config.Config) []Finding {
 	findings := append([]Finding{checkTUN()}, checkCapabilities(c)...)
-	if len(c.LAN.Interfaces) > 0 {
-		path, err := exec.LookPath("nft")
-		findings = append(findings, finding("nftables", path, err, "apt-get install nftables"))
-	}
 	m, err := survey(c)
+	if len(c.LAN.Interfaces) > 0 {
+		findings = append(findings, checkNftables(c, m))
+	}
 	findings = append(findings, finding("interfaces", m.String(), err, "correct [lan] interfaces, or bring them up"))
 	if err == nil {
 		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m), checkHandover(c, m))
@@ -64,6 +64,22 @@ func checkTUN() Finding {
 		f.Close()
 	}
 	return finding("TUN device", "/dev/net/tun opens", err, "run as root, and modprobe tun")
+}
+
+// checkNftables tries the ruleset of a gateway; m is nil where the machine could
+// not be surveyed.
+func checkNftables(c *config.Config, m *machine) Finding {
+	const what = "nftables"
+	path, err := exec.LookPath("nft")
+	if err != nil || m == nil {
+		return finding(what, path, err, "apt-get install nftables")
+	}
+	err = host.CheckTable(m.state(c))
+	advice := "a kernel of Linux 5.9 or later with what the line asks for, such as nft_fib (on OpenWrt: kmod-nft-fib)"
+	if errors.Is(err, fs.ErrPermission) {
+		advice = grant(c)
+	}
+	return finding(what, path+" takes the gateway's ruleset", err, advice)
 }
 
 func checkUplink(m *machine) Finding {

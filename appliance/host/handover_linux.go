@@ -154,7 +154,7 @@ func CheckHandover(s State) error {
 	if len(s.handedOver()) == 0 {
 		return errors.New("no lan interface serves clients")
 	}
-	if _, err := nft(s.table(nil), "-c", "-f", "-"); err != nil {
+	if err := CheckTable(s); err != nil {
 		return err
 	}
 	if _, err := netlink.RuleList(netlink.FAMILY_V4); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {

@@ -176,6 +176,18 @@ func TestSetChanges(t *testing.T) {
 	same(t, "closed", strings.Replace(before, tables, "# nft list ruleset\n", 1), snapshot(t))
 }
 
+func TestCheckTable(t *testing.T) {
+	enter(t)
+	before := snapshot(t)
+	s := full()
+	must(t, CheckTable(s))
+	s.Link = strings.Repeat("x", unix.IFNAMSIZ) // one more than a name has
+	if err := CheckTable(s); err == nil {
+		t.Error("the kernel takes a name that no interface can have")
+	}
+	same(t, "checked", before, snapshot(t))
+}
+
 // TestFlushedMeanwhile has the ruleset flushed again and again while the gateway
 // looks at it.
 func TestFlushedMeanwhile(t *testing.T) {

@@ -63,6 +63,13 @@ func list(args ...string) (listing, error) {
 	return found, nil
 }
 
+// CheckTable returns why the kernel would not take the table of s. It changes
+// nothing.
+func CheckTable(s State) error {
+	_, err := nft(s.table(nil), "-c", "-f", "-")
+	return err
+}
+
 // tableStands reports whether our table does.
 func tableStands() (bool, error) {
 	tables, err := list("tables")
