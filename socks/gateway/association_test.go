@@ -158,6 +158,7 @@ func TestServeAssociation(t *testing.T) {
 				t.Errorf("answered %v, want it from %s", got, from)
 			}
 		}
+		synctest.Wait() // what is sent is counted after
 		if n := g.Counters(); n.Joined[Kind{"udp", A, ""}] != 1 || n.Joined[Kind{"udp", B, ""}] != 1 || len(n.Live) != 1 || n.Down != 6 {
 			t.Errorf("counters %+v", n)
 		}
