@@ -36,6 +36,8 @@ func testPrograms(t *testing.T, n *namespaces) {
 		{"turnutils_natdiscovery", "lan", "turnutils_natdiscovery -m $(dig +short v4only.test A)", "NAT with Endpoint Independent Mapping!"},
 		{"traceroute", "lan", "traceroute -n -q 1 -N 1 $(dig +short v6only.test A) | awk '{print $2}' | tail -n +2 | xargs", "192.168.77.1 198.1"},
 		{"traceroute", "lan6", "traceroute -n -q 1 -N 1 $(dig +short v4only.test AAAA) | awk '{print $2}' | tail -n +2 | xargs", "fd00:77::1 2001:2::"},
+		{"mtr", "lan", "mtr -n -r -c 2 -i 0.5 -G 2 $(dig +short v6only.test A) | awk 'NR > 2 {print $2, $3}' | xargs", "192.168.77.1 0.0% 198.1"},
+		{"mtr", "lan6", "mtr -n -r -c 2 -i 0.5 -G 2 $(dig +short v4only.test AAAA) | awk 'NR > 2 {print $2, $3}' | xargs", "fd00:77::1 0.0% 2001:2::"},
 	} {
 		t.Run(c.tool+" "+c.client, func(t *testing.T) {
 			if _, err := exec.LookPath(c.tool); err != nil {
