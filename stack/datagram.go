@@ -122,20 +122,22 @@ func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 }
 
 // hold makes f a flow, in the place of another one if there are too many: of
-// one that nobody has answered, as are those from forged sources.
+// one that nobody has answered, as are those from forged sources. Nobody has to
+// go for a client that has its share.
 func (s *datagramSide) hold(f *DatagramFlow) (evicted *DatagramFlow, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	client := f.key.client.Addr()
+	if s.quota.spent(client) {
+		return nil, false
+	}
 	if s.quota.full() {
 		if evicted = s.lonely.first; evicted == nil {
 			return nil, false
 		}
 		s.removeLocked(evicted)
 	}
-	if !s.quota.take(client) {
-		return evicted, false
-	}
+	s.quota.take(client) // succeeds after that
 	s.flows[f.key] = f
 	s.lonely.add(f)
 	return evicted, true

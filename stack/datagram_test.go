@@ -227,6 +227,15 @@ func TestUDPEviction(t *testing.T) {
 	if n := s.Counters(); n.DatagramEvicted != 3 || n.DatagramOverLimit != 0 {
 		t.Errorf("counters: %+v", n)
 	}
+	// Who has its share gets no more, and nobody has to go for that.
+	device.send(datagram(netip.MustParseAddrPort("192.0.2.2:3"), fake4, []byte("x")))
+	begin("192.0.2.104:1")
+	if got := receive(t, ended, "end"); got != netip.MustParseAddrPort("192.0.2.103:1") {
+		t.Errorf("%s had to go", got)
+	}
+	if n := s.Counters(); n.DatagramEvicted != 4 || n.DatagramOverLimit != 1 {
+		t.Errorf("counters: %+v", n)
+	}
 	stop()
 }
 

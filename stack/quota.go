@@ -34,7 +34,7 @@ func network(client netip.Addr) netip.Prefix {
 
 // take reports whether client may have one more, and counts it if so.
 func (q *quota) take(client netip.Addr) bool {
-	if q.taken >= q.max || q.byClient[client] >= q.maxPerClient || q.byNetwork[network(client)] >= q.share {
+	if q.full() || q.spent(client) {
 		return false
 	}
 	q.taken++
@@ -45,6 +45,11 @@ func (q *quota) take(client netip.Addr) bool {
 
 // full reports whether no client may have one more.
 func (q *quota) full() bool { return q.taken >= q.max }
+
+// spent reports whether client has all that it may have.
+func (q *quota) spent(client netip.Addr) bool {
+	return q.byClient[client] >= q.maxPerClient || q.byNetwork[network(client)] >= q.share
+}
 
 // give returns what client took.
 func (q *quota) give(client netip.Addr) {
