@@ -161,18 +161,22 @@ func servers(c *config.Config) func() ([]upstream.Server, error) {
 const beyondMemory = 1 << 20
 
 // buildBeyond returns what asks the configured resolvers through each chain. Those
-// of the host are of this network, and not for the far end to reach; and what
-// keeps users apart is no way for all of them together.
+// of the host are of this network, and not for the far end to reach; and a chain
+// that keeps users apart anywhere is no way for all of them together.
 func buildBeyond(c *config.Config, outlets map[string]outlet.Outlet) (map[string]*upstream.Resolver, error) {
 	beyond := map[string]*upstream.Resolver{}
+	if len(c.DNS.Upstreams) == 0 {
+		return beyond, nil
+	}
 	for _, o := range c.Outlets {
-		if o.Type != config.OutletSOCKS5 || o.Isolate || len(c.DNS.Upstreams) == 0 {
+		via, chain := outlets[o.Name].(*outlet.Via)
+		if !chain || via.Isolates() {
 			continue
 		}
 		r, err := upstream.New(upstream.Config{
 			Servers: servers(c),
 			Connect: func(ctx context.Context, server netip.AddrPort) (net.Conn, error) {
-				return outlets[o.Name].Dial(ctx, "tcp", socks.AddrFromAddrPort(server))
+				return via.Dial(ctx, "tcp", socks.AddrFromAddrPort(server))
 			},
 			Memory: beyondMemory,
 		})

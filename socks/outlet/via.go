@@ -44,6 +44,13 @@ func (v *Via) Isolated() *Via {
 	return &isolated
 }
 
+// Isolates reports whether a server on the way, v's or one before it, keeps
+// clients apart.
+func (v *Via) Isolates() bool {
+	via, chained := v.over.(*Via)
+	return v.key != nil || chained && via.Isolates()
+}
+
 // For returns v as it serves one client.
 func (v *Via) For(client string) *Via {
 	one := *v
