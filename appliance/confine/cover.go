@@ -90,8 +90,15 @@ func replace(path, text string) error {
 	return nil
 }
 
+// write makes a file that whomever the program becomes can read, whatever the
+// umask is.
 func write(path, text string) error {
-	if err := os.WriteFile(path, []byte(text), 0o444); err != nil {
+	const all = 0o444
+	err := os.WriteFile(path, []byte(text), all)
+	if err == nil {
+		err = os.Chmod(path, all)
+	}
+	if err != nil {
 		return fmt.Errorf("writing another %s: %w", path, err)
 	}
 	return nil
