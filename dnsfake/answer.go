@@ -70,7 +70,7 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 	s.count(a.kind)
 	if s.conf.Answered != nil {
 		q := req.question[0]
-		s.conf.Answered(ctx, client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(), s.conf.Table.now().Sub(one.made))
+		s.conf.Answered(ctx, client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(q), s.conf.Table.now().Sub(one.made))
 	}
 	reply := req.reply(a)
 	s.remember(one, query, reply, req, a)
@@ -78,9 +78,11 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 }
 
 // failure returns why a client that wants to connect cannot; "" if it can, or
-// by another answer.
-func (a answer) failure() string {
+// by another answer. Whose an address is, programs ask for what they show.
+func (a answer) failure(q dns.Question) string {
 	switch {
+	case q.Qtype == dns.TypePTR:
+		return ""
 	case a.kind == nxdomain:
 		return "there is no such name"
 	case a.kind == servfail && a.edeText != "":

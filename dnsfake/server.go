@@ -57,8 +57,8 @@ type Config struct {
 	NAT64 func() []netip.Addr
 
 	// Answered is told of answers that were not at hand: the question, as in
-	// "a.example A", what the client was told of a failure, "" if none, and how
-	// long it took. ctx is Reply's. It may be nil.
+	// "a.example A", what the client was told of a failure, "" if none or of a
+	// reverse look-up, and how long it took. ctx is Reply's. It may be nil.
 	Answered func(ctx context.Context, client netip.Addr, question, why string, took time.Duration)
 
 	MaxWaiting     int           // queries that wait for upstream at a time, each with some 25 KiB; 0: 2048

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -240,5 +241,28 @@ func BenchmarkReply(b *testing.B) {
 				s.slow(b.Context(), wire, loopback.Addr(), false)
 			}
 		})
+	}
+}
+
+// TestAnswered tells what stands in the way of a connection, and what does not.
+func TestAnswered(t *testing.T) {
+	var told []string
+	s := server(t, serve(t, "a.example. 60 A 192.0.2.1\nsome.example. 60 TXT x"), Config{
+		Answered: func(_ context.Context, _ netip.Addr, question, why string, _ time.Duration) {
+			told = append(told, question+": "+why)
+		},
+	})
+	for _, q := range [][2]string{
+		{"a.example.", "A"}, {"some.example.", "A"}, {"nowhere.example.", "AAAA"},
+		{"7.0.18.198.in-addr.arpa.", "PTR"}, {"1.2.0.192.in-addr.arpa.", "PTR"},
+	} {
+		exchange(t, s, query(q[0], q[1]))
+	}
+	want := []string{
+		"a.example A: ", "some.example A: ", "nowhere.example AAAA: there is no such name",
+		"7.0.18.198.in-addr.arpa PTR: ", "1.2.0.192.in-addr.arpa PTR: ",
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
