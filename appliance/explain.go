@@ -149,7 +149,8 @@ func (a *Appliance) explainPast(e *Explanation, dest socks.Addr, client netip.Ad
 			continue
 		}
 		for _, f := range c.Failures {
-			if _, of, _ := strings.Cut(f.What, " "); strings.HasPrefix(of, dest.Host()+" ") || strings.HasPrefix(of, dest.Host()+":") {
+			_, of, _ := strings.Cut(f.What, " ")
+			if of == dest.Host() || strings.HasPrefix(of, dest.Host()+" ") || strings.HasPrefix(of, dest.Host()+":") {
 				e.say("It has failed for this client: %s.", f.Tell(time.Now()))
 			}
 		}

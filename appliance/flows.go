@@ -53,11 +53,11 @@ func earlier(a, b gateway.Flow) int {
 
 func newFlow(f gateway.Flow, now time.Time) Flow {
 	flow := Flow{
-		Inlet: f.Inlet, Network: f.Network, Client: f.Client, User: f.User, Asked: f.Dest.String(),
+		Inlet: f.Inlet, Network: f.Network, Client: f.Client, User: f.User, Asked: f.Text(f.Dest),
 		Outlet: f.Outlet, Far: f.Far, Up: f.Up, Down: f.Down, Age: now.Sub(f.Started).Seconds(),
 	}
 	if f.Real.IsValid() {
-		flow.Real = f.Real.String()
+		flow.Real = f.Text(f.Real)
 	}
 	if f.Type != 0 {
 		flow.Type = f.Type.String()

@@ -81,7 +81,7 @@ func attempt(f gateway.Flow) string {
 	if !dest.IsValid() {
 		dest = f.Dest
 	}
-	return f.Network + " " + dest.String()
+	return f.Network + " " + f.Text(dest)
 }
 
 // Answered takes note of an answer of the DNS server to a question such as

@@ -52,6 +52,13 @@ func TestClients(t *testing.T) {
 		c.Failures[1].Times != 3 || !c.Failures[1].Last.Equal(now) || !strings.Contains(c.Failures[1].Why, "refused") {
 		t.Errorf("failures %+v", c.Failures)
 	}
+	ping := flow("b.example", 0, 0, 0)
+	ping.Network, ping.Real.Port = "icmp", 0
+	s.Ended(ping, refused)
+	if c = s.Clients(nil)[0]; c.Failures[0].What != "icmp b.example" {
+		t.Errorf("a ping that failed is %+v", c.Failures[0])
+	}
+	s.Dialled(ping, time.Millisecond, nil)
 	s.Dialled(flow("b.example", 0, 0, 0), time.Millisecond, nil)
 	if c = s.Clients(nil)[0]; len(c.Failures) != 1 || fmt.Sprint(c.Names) != "[b.example a.example]" {
 		t.Errorf("it works again, and there are %+v, %v", c.Failures, c.Names)

@@ -28,7 +28,10 @@ func flowsCommand() *cobra.Command {
 		fmt.Fprintln(t, "CLIENT\tPROTO\tDESTINATION\tFAR\tTYPE\tOUTLET\tUP\tDOWN\tAGE")
 		for _, f := range flows {
 			far := "-"
-			if f.Far.IsValid() {
+			switch {
+			case f.Far.IsValid() && f.Network == "icmp":
+				far = f.Far.Addr().String()
+			case f.Far.IsValid():
 				far = f.Far.String()
 			}
 			t.printf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%v\n", f.Client, f.Network, cmp.Or(f.Real, f.Asked), far,

@@ -25,6 +25,14 @@ type Flow struct {
 	Started time.Time
 }
 
+// Text returns dest as one of s's kind goes there: a ping has no port.
+func (s Session) Text(dest socks.Addr) string {
+	if s.Network == "icmp" {
+		return dest.Host()
+	}
+	return dest.String()
+}
+
 // flow is a session that has begun.
 type flow struct {
 	Session
