@@ -21,6 +21,9 @@ import (
 // ErrNotRunning is wrapped by errors of asking a gateway that does not run.
 var ErrNotRunning = errors.New("no running gateway")
 
+// ErrQuestion is wrapped by errors of asking what makes no sense.
+var ErrQuestion = errors.New("the gateway does not understand")
+
 // controlRoutes are what the control socket answers.
 func (a *Appliance) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
@@ -48,7 +51,11 @@ func (a *Appliance) controlRoutes() http.Handler {
 // first address on a lan interface that is not link-local, or by loopback.
 func (a *Appliance) asClient(s string) (netip.Addr, error) {
 	if s != "" {
-		return netip.ParseAddr(s)
+		ip, err := netip.ParseAddr(s)
+		if err != nil {
+			return ip, fmt.Errorf("%q is no address of a client", s)
+		}
+		return ip.Unmap(), nil
 	}
 	for _, l := range a.parts.machine.Load().lan {
 		for _, p := range l.addresses {
@@ -200,6 +207,9 @@ func request(ctx context.Context, socket, method, path string, v any) error {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		why, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		if response.StatusCode == http.StatusBadRequest {
+			return errors.Join(fmt.Errorf("%w: %s", ErrQuestion, bytes.TrimSpace(why)), err)
+		}
 		return errors.Join(fmt.Errorf("asking the gateway: %s: %s", response.Status, bytes.TrimSpace(why)), err)
 	}
 	if err := json.NewDecoder(response.Body).Decode(v); err != nil {

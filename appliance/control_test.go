@@ -82,9 +82,44 @@ func TestAsClient(t *testing.T) {
 	if client, err := a.asClient(""); err != nil || client != netip.MustParseAddr("fd00:77::1") {
 		t.Errorf("got %v, %v", client, err)
 	}
+	if client, err := a.asClient("::ffff:192.0.2.2"); err != nil || client != netip.MustParseAddr("192.0.2.2") {
+		t.Errorf("got %v, %v", client, err)
+	}
+	if _, err := a.asClient("printer"); err == nil {
+		t.Error("a name was taken for an address")
+	}
 	a.parts.machine.Store(&machine{lan: []lan{{name: "lan0"}}})
 	if client, err := a.asClient(""); err != nil || client != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("got %v, %v", client, err)
+	}
+}
+
+// TestQuestion asks what makes no sense, which is the fault of who asks.
+func TestQuestion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	ln, err := listenControl(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Appliance{Options: Options{Logger: slog.New(slog.DiscardHandler)}, parts: &parts{}}
+	a.parts.machine.Store(&machine{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serveHTTP(ctx, ln, a.controlRoutes(), a.Logger) }()
+	for query, want := range map[string]string{
+		"/explain?target=a..b":                     `the gateway does not understand: parsing host "a..b": label of 0 or over 63 octets`,
+		"/explain?target=a.example&client=printer": `the gateway does not understand: "printer" is no address of a client`,
+	} {
+		if err := Ask(t.Context(), path, query, new(Explanation)); !errors.Is(err, ErrQuestion) || err.Error() != want {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+	if err := Ask(t.Context(), path, "/nowhere", new(Explanation)); err == nil || errors.Is(err, ErrQuestion) {
+		t.Errorf("no such question: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -80,7 +80,7 @@ type usageError struct{ error }
 
 func exitCode(err error) int {
 	switch {
-	case errors.As(err, new(usageError)), errors.As(err, new(config.Complaints)):
+	case errors.As(err, new(usageError)), errors.As(err, new(config.Complaints)), errors.Is(err, appliance.ErrQuestion):
 		return exitUsage
 	case errors.Is(err, appliance.ErrHost):
 		return exitHost
