@@ -297,7 +297,7 @@ func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *
 // CleanUp removes what a killed gateway of this configuration left.
 func CleanUp(c *config.Config) error {
 	if f := admin().check(grant(c)); !f.OK {
-		return fmt.Errorf("%w: %s", ErrHost, f)
+		return fmt.Errorf("%w: cleaning up takes CAP_NET_ADMIN: %s", ErrHost, f.Advice)
 	}
 	return hostError(c, host.CleanUp(c.TUN.Name))
 }

@@ -115,7 +115,8 @@ func checkPorts(ctx context.Context, c *config.Config, m *machine) Finding {
 
 // checkResolvers asks for the root, which every resolver knows.
 func checkResolvers(ctx context.Context, c *config.Config) Finding {
-	const what, advice = "upstream resolvers", "set [dns] upstreams to resolvers that answer"
+	const what = "upstream resolvers"
+	advice := "set [dns] upstreams to resolvers that answer"
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)
@@ -128,6 +129,9 @@ func checkResolvers(ctx context.Context, c *config.Config) Finding {
 	var answer *net.DNSError
 	if errors.As(err, &answer) && answer.IsNotFound {
 		err = nil
+	}
+	if errors.Is(err, fs.ErrPermission) { // to mark its sockets
+		advice = grant(c)
 	}
 	return finding(what, "answer", errors.Join(err, r.Close()), advice)
 }

@@ -27,7 +27,11 @@ func nft(stdin string, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("running nft: %w: install the package nftables", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("running nft %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+		err = fmt.Errorf("running nft %s: %w", strings.Join(args, " "), err)
+		if said := bytes.TrimSpace(stderr.Bytes()); len(said) > 0 {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return nil, err
 	}
 	return stdout.Bytes(), nil
 }
