@@ -103,6 +103,7 @@ func sending(t *testing.T, m Message, test func(*Sender, *cable)) (log string) {
 		ended := make(chan error)
 		go func() { ended <- s.Run(ctx) }()
 		test(s, link)
+		synctest.Wait() // what was said last is heard
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
