@@ -26,7 +26,7 @@ type Counters struct {
 	TCPNotTaken   uint64 // requests that the kernel should have taken and did not
 
 	DatagramUnknown   uint64 // datagrams and pings to addresses that stand for nothing: unreachable
-	DatagramOverLimit uint64 // those above MaxDatagramFlows or MaxDatagramFlowsPerClient: unreachable
+	DatagramOverLimit uint64 // those above MaxDatagramFlows or MaxDatagramFlowsPerClient: unreachable; or too many at once: dropped
 	DatagramFlows     uint64 // flows given to the Handler
 	DatagramEvicted   uint64 // of these, unanswered ones that made room for others
 	DatagramRefused   uint64 // of these, refused by the Handler

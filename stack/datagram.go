@@ -25,11 +25,17 @@ type datagramSide struct {
 
 	batches batches // of the goroutine that receives
 
-	mu     sync.Mutex // guards what follows
-	flows  map[flowKey]*DatagramFlow
-	lonely lonely
-	quota  quota
+	mu       sync.Mutex // guards what follows
+	flows    map[flowKey]*DatagramFlow
+	lonely   lonely
+	quota    quota
+	starting quota // of flows that their handler has not answered yet
 }
+
+// maxStarting is how many flows of one client may wait for their handler's
+// answer. Each takes a processor for some 0.2 ms, and while hundreds of them
+// queue for it, so do the packets of all others.
+const maxStarting = 64
 
 // flowKey is what makes packets one flow. The port of an echo's client is the
 // identifier, that of its destination 0.
@@ -46,6 +52,8 @@ func newDatagramSide(ctx context.Context, s *Stack, link *link, errs *teller) *d
 		errs:  errs,
 		flows: make(map[flowKey]*DatagramFlow),
 		quota: newQuota(s.config.MaxDatagramFlows, s.config.MaxDatagramFlowsPerClient),
+
+		starting: newQuota(s.config.MaxDatagramFlows, maxStarting),
 	}
 }
 
@@ -102,8 +110,13 @@ func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
 		return
 	}
+	if !s.start(f) {
+		s.counters.datagramOverLimit.Add(1)
+		return // in silence: the client tries again, as after any loss
+	}
 	evicted, ok := s.hold(f)
 	if !ok {
+		s.started(f)
 		s.counters.datagramOverLimit.Add(1)
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
 		return
@@ -113,12 +126,31 @@ func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 		evicted.close()
 	}
 	if !s.running.begin() {
+		s.started(f)
 		s.release(f)
 		return
 	}
 	s.counters.datagramFlows.Add(1)
 	f.queue(d)
 	go s.serve(f)
+}
+
+// start reports whether f may start.
+func (s *datagramSide) start(f *DatagramFlow) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.starting = s.starting.take(f.key.client.Addr())
+	return f.starting
+}
+
+// started is the end of f's starting, if it has not ended yet.
+func (s *datagramSide) started(f *DatagramFlow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.starting {
+		f.starting = false
+		s.starting.give(f.key.client.Addr())
+	}
 }
 
 // hold makes f a flow, in the place of another one if there are too many: of
@@ -183,6 +215,7 @@ func (s *datagramSide) close() {
 func (s *datagramSide) serve(f *DatagramFlow) {
 	defer s.running.end()
 	s.config.Handler.ServeDatagrams(s.ctx, f)
+	s.started(f)
 	if !f.accepted.Load() {
 		f.Refuse(syscall.ECONNREFUSED)
 	}
@@ -231,7 +264,8 @@ type DatagramFlow struct {
 
 	batch *batch // what of it waits to be sent on, for the goroutine that receives; may be nil
 
-	lonely         bool          // whether it is in the side's list; guarded by side.mu, like the next two
+	starting       bool          // whether it counts among the side's; guarded by side.mu, like the next three
+	lonely         bool          // whether it is in the side's list
 	before, behind *DatagramFlow // its neighbours there
 
 	datagramQueue
@@ -259,6 +293,7 @@ func (f *DatagramFlow) Accept(bound netip.AddrPort) (*DatagramConn, error) {
 	if f.refused.Load() || f.accepted.Swap(true) {
 		return nil, fmt.Errorf("accepting %s for %s: %w", f.Client(), f.Dest(), errAnswered)
 	}
+	f.side.started(f)
 	return &DatagramConn{f}, nil
 }
 
