@@ -288,7 +288,7 @@ func (a *Appliance) follow(ctx context.Context, tasks *errgroup.Group, network *
 		dns.set(ctx, now.listenDNS(a.config())),
 		a.parts.senders.set(ctx, tasks, a.config(), now),
 	)
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // at the end the link goes first
 		a.Logger.Warn("following a change of the machine", "err", err)
 	}
 	return now
