@@ -95,6 +95,10 @@ func testBesideRadvd(t *testing.T, n *namespaces) {
 	if _, err := exec.LookPath("radvd"); err != nil {
 		t.Skip("needs what scripts/setup installs: ", err)
 	}
+	// As where radvd runs. If only the gateway let it forward, the machine would
+	// say that it is no router any more, when asked for its link-layer address.
+	n.run(t, "gate", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+	defer n.run(t, "gate", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
 	gate := n.serve(t, "gate", strings.ReplaceAll(advertiseSettings, "= true", "= false"))
 	file := filepath.Join(n.dir, "radvd.conf")
 	text := "interface lan6 { AdvSendAdvert on; AdvDefaultLifetime 1800; };\n"
