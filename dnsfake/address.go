@@ -94,9 +94,14 @@ func decide(w want, its, other finding) verdict {
 // address answers a query for A or AAAA.
 func (s *Server) address(ctx context.Context, req *request) answer {
 	table, limit := s.conf.Table, s.conf.Policy().newNames
-	if limit > 0 && s.quotas.spent(req.client, table.now(), limit) && !table.Has(req.name) {
-		// What is looked up for it would be in the way of others.
-		return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
+	if limit > 0 && !table.Has(req.name) {
+		// Taken now: what is looked up for a name that gets no address in the end
+		// would be in the way of others.
+		if !s.quotas.name(req.client, table.now(), limit) {
+			return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
+		}
+		req.paid = true
+		defer s.refund(req)
 	}
 	w := s.want(req)
 	ctx, cancel := context.WithCancel(ctx)
@@ -125,6 +130,14 @@ func (s *Server) address(ctx context.Context, req *request) answer {
 		} else {
 			other = f.view
 		}
+	}
+}
+
+// refund gives back the new name that req did not need.
+func (s *Server) refund(req *request) {
+	if req.paid {
+		req.paid = false
+		s.quotas.refund(req.client)
 	}
 }
 
@@ -242,7 +255,11 @@ func (s *Server) ttl(views ...view) time.Duration {
 // learns the fake address as that of an alias' target.
 func (s *Server) fake(req *request, name string, ttl time.Duration) answer {
 	table, limit := s.conf.Table, s.conf.Policy().newNames
-	if limit > 0 && !table.Has(name) && !s.quotas.name(req.client, table.now(), limit) {
+	switch {
+	case limit == 0 || table.Has(name):
+	case req.paid:
+		req.paid = false
+	case !s.quotas.name(req.client, table.now(), limit):
 		return s.failure(fmt.Errorf("answering %s: %w", req.client, errTooManyNames))
 	}
 	pair, err := table.Issue(name, ttl)

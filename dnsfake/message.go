@@ -25,6 +25,7 @@ type request struct {
 	client   netip.Addr
 	families Families // those of the client's network
 	stream   bool
+	paid     bool // has taken a new name of the client's, and not yet used it
 }
 
 // answer is what a request gets, but for what is the same in every reply.

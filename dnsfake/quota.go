@@ -91,23 +91,28 @@ func (c *quotas) getLocked(owner netip.Prefix) *quota {
 
 // query reports whether addr may have a query answered. This machine always may.
 func (c *quotas) query(addr netip.Addr, now time.Time) bool {
-	return addr.IsLoopback() || c.take(addr, queries, 1, now, clientQueries, clientQueries)
+	return addr.IsLoopback() || c.take(addr, queries, now, clientQueries, clientQueries)
 }
 
 // name reports whether addr may have a fake address for a new name, of which it
 // may have rate a second.
 func (c *quotas) name(addr netip.Addr, now time.Time, rate int) bool {
-	return c.take(addr, newNames, 1, now, rate, rate*namesBurst)
+	return c.take(addr, newNames, now, rate, rate*namesBurst)
 }
 
-// spent reports whether addr has had all its names for now.
-func (c *quotas) spent(addr netip.Addr, now time.Time, rate int) bool {
-	return !c.take(addr, newNames, 0, now, rate, rate*namesBurst)
+// refund gives back what name took.
+func (c *quotas) refund(addr netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for owner := range owners(addr) {
+		b := &c.getLocked(owner).buckets[newNames]
+		b.used = max(0, b.used-1)
+	}
 }
 
 // take reports whether one more of u is within rate and burst of all who own
-// addr, and if so takes n from each.
-func (c *quotas) take(addr netip.Addr, u use, n float64, now time.Time, rate, burst int) bool {
+// addr, and if so takes it from each.
+func (c *quotas) take(addr netip.Addr, u use, now time.Time, rate, burst int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for owner, times := range owners(addr) {
@@ -116,7 +121,7 @@ func (c *quotas) take(addr netip.Addr, u use, n float64, now time.Time, rate, bu
 		}
 	}
 	for owner := range owners(addr) {
-		c.getLocked(owner).buckets[u].used += n
+		c.getLocked(owner).buckets[u].used++
 	}
 	return true
 }

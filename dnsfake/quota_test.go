@@ -183,8 +183,12 @@ func TestAddressesOfOneNetwork(t *testing.T) {
 	if want := 2 * namesBurst * networkShare; got != want {
 		t.Errorf("%d names, want %d", got, want)
 	}
-	if !q.spent(netip.MustParseAddr("2001:db8::ffff"), now, 2) || q.spent(netip.MustParseAddr("2001:db8:0:1::"), now, 2) {
+	one := netip.MustParseAddr("2001:db8::ffff")
+	if q.name(one, now, 2) || !q.name(netip.MustParseAddr("2001:db8:0:1::"), now, 2) {
 		t.Error("one network's many are not bounded, or hinder another")
+	}
+	if q.refund(one); !q.name(one, now, 2) || q.name(one, now, 2) {
+		t.Error("what was given back is not there, or more than that")
 	}
 }
 
@@ -198,6 +202,52 @@ func (s silent) Exchange(ctx context.Context, _ *dns.Msg) (*dns.Msg, error) {
 	case <-ctx.Done(): // of a test that counts no more
 	}
 	return nil, ctx.Err()
+}
+
+// TestNamesInFlight asks for as many names at once as a client may have new, none
+// of which is looked up by the time that it asks for one more.
+func TestNamesInFlight(t *testing.T) {
+	up := silent{make(chan struct{})}
+	s, err := New(Config{
+		Table: table(t, "198.18.0.0/15", "2001:2::/48", nil), Resolver: up, Policy: policy(t, nil, nil, 1),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(ctx context.Context, name string) []byte {
+		wire, err := query(name, "A").Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		return s.Reply(ctx, wire, testClient, false)
+	}
+	begin := func(ctx context.Context, waiting *sync.WaitGroup, name string) {
+		waiting.Go(func() { ask(ctx, name) })
+		for range 2 { // families
+			select {
+			case <-up.asked:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s is not looked up", name)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var waiting sync.WaitGroup
+	for i := range namesBurst {
+		begin(ctx, &waiting, fmt.Sprintf("n%d.example.", i))
+	}
+	short, end := context.WithTimeout(ctx, 10*time.Second)
+	defer end()
+	if got := rcode(t, ask(short, "one.more.example.")); got != "SERVFAIL" || s.Counters().TooManyNames != 1 {
+		t.Errorf("one more gets %s: %+v", got, s.Counters())
+	}
+	cancel()
+	waiting.Wait()
+	ctx, cancel = context.WithCancel(t.Context())
+	begin(ctx, &waiting, "another.example.") // those that failed took nothing
+	cancel()
+	waiting.Wait()
 }
 
 // TestWaitingOfFew has the queries of several clients wait where only few may.
