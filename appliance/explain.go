@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +61,10 @@ func (a *Appliance) explainAddress(e *Explanation, dest socks.Addr, client netip
 	if ip, ok := a.parts.machine.Load().literal(a.config(), client, dest.IP); ok {
 		e.say("%s comes to the gateway, which takes it as %s.", dest.IP, ip)
 		return socks.Addr{IP: ip, Port: dest.Port}, nil
+	}
+	if slices.Contains(a.parts.machine.Load().own, dest.IP) {
+		e.say("%s is an address of this machine: clients reach it without the gateway; a SOCKS client's connection goes on as follows.", dest.IP)
+		return dest, nil
 	}
 	if !a.parts.table.Contains(dest.IP) {
 		e.say("%s is a real address: the kernel forwards it for LAN clients; a SOCKS client's connection goes on as follows.", dest.IP)

@@ -39,7 +39,8 @@ func TestExplain(t *testing.T) {
 			c.DNS.Upstreams = []config.Upstream{{Network: "udp", Addr: addrPort(deaf.LocalAddr())}}
 		}, nil},
 		{"an address from long ago", "198.18.77.77", nil, nil},
-		{"a real address", "127.0.0.1", nil, nil},
+		{"an address of this machine", "127.0.0.1", nil, nil},
+		{"a real address", "127.0.0.2", nil, nil},
 		{"a rule that rejects", "v4only.test", func(c *config.Config) {
 			c.Rules = []config.Rule{{Names: []string{"other.test"}, Outlet: "direct"}, {Names: []string{"*.test"}, Outlet: "reject"}}
 		}, nil},
@@ -65,7 +66,7 @@ func TestExplain(t *testing.T) {
 			c.before(b)
 		}
 		a := &Appliance{parts: b.parts}
-		b.parts.machine.Store(&machine{ipv6: true, uplink: dnsfake.Families{IPv4: true}})
+		b.parts.machine.Store(&machine{ipv6: true, uplink: dnsfake.Families{IPv4: true}, own: []netip.Addr{netip.MustParseAddr("127.0.0.1")}})
 		client := netip.MustParseAddr("192.0.2.2")
 		if c.before != nil {
 			client = firstToFail(t, a)
