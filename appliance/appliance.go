@@ -161,7 +161,7 @@ func (a *Appliance) serve(ctx context.Context, packets *stack.Stack, network *ho
 	defer stopStack()
 	tasks.Go(func() error { return packets.Run(stackCtx) })
 	a.parts.handover.serve(tasks)
-	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]context.CancelFunc{}}
+	dns := &dnsSockets{server: a.parts.dns, tasks: tasks, open: map[netip.AddrPort]dnsSocket{}}
 	a.parts.hosts.Reload() // before the first query
 	tasks.Go(func() error { return a.parts.hosts.Run(ctx) })
 	tasks.Go(func() error { return a.parts.translator.run(ctx) })

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -102,16 +103,22 @@ func listen(ctx context.Context, what string, datagrams bool, addrs []netip.Addr
 type dnsSockets struct {
 	server *dnsfake.Server
 	tasks  *errgroup.Group
-	open   map[netip.AddrPort]context.CancelFunc
+	open   map[netip.AddrPort]dnsSocket
 	wanted []netip.AddrPort // of the last set
+}
+
+// dnsSocket is what serves one address.
+type dnsSocket struct {
+	link int // the index of the interface that the address is of; 0: any
+	stop context.CancelFunc
 }
 
 // set serves on addrs, and no more on what only the last set had. Where some
 // cannot be had, the others are served all the same.
 func (d *dnsSockets) set(ctx context.Context, addrs []netip.AddrPort) error {
 	for _, addr := range d.wanted {
-		if stop := d.open[addr]; stop != nil && !slices.Contains(addrs, addr) {
-			stop()
+		if s, ok := d.open[addr]; ok && !slices.Contains(addrs, addr) {
+			s.stop()
 			delete(d.open, addr)
 		}
 	}
@@ -123,19 +130,48 @@ func (d *dnsSockets) set(ctx context.Context, addrs []netip.AddrPort) error {
 	return errors.Join(errs...)
 }
 
-// serve serves on addr, unless that is so already.
+// serve serves on addr, unless that is so already. The socket of a link-local
+// address hears one interface: where another has come by its name, as after a
+// bridge was made anew, it is replaced.
 func (d *dnsSockets) serve(ctx context.Context, addr netip.AddrPort) error {
-	if d.open[addr] != nil {
+	link, err := linkOf(addr.Addr())
+	before, ok := d.open[addr]
+	if ok && (err != nil || before.link == link) { // without an interface there is nothing to hear
 		return nil
 	}
-	opened, err := listen(ctx, "DNS", true, []netip.AddrPort{addr})
+	if err != nil {
+		return fmt.Errorf("serving DNS on %s: %w", addr, err)
+	}
+	if ok {
+		before.stop()
+		delete(d.open, addr)
+	}
+	exact := addr
+	if link != 0 { // package net knows for a minute what names meant before
+		exact = netip.AddrPortFrom(addr.Addr().WithZone(strconv.Itoa(link)), addr.Port())
+	}
+	opened, err := listen(ctx, "DNS", true, []netip.AddrPort{exact})
 	if err != nil {
 		return err
 	}
-	ctx, d.open[addr] = context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	d.open[addr] = dnsSocket{link, stop}
 	d.tasks.Go(func() error { return d.server.ServePacket(ctx, opened[0].packet) })
 	d.tasks.Go(func() error { return d.server.ServeListener(ctx, opened[0].listener) })
 	return nil
+}
+
+// linkOf returns the index of the interface that ip is of by its zone, 0 where it
+// has none.
+func linkOf(ip netip.Addr) (int, error) {
+	if ip.Zone() == "" {
+		return 0, nil
+	}
+	found, err := net.InterfaceByName(ip.Zone())
+	if err != nil {
+		return 0, err
+	}
+	return found.Index, nil
 }
 
 // clientIdle is when TCP asks whether a silent client still lives, as often as

@@ -81,6 +81,7 @@ func TestNamespaces(t *testing.T) {
 	t.Run("RunLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("ParallelDownloads", func(t *testing.T) { testParallelDownloads(t, n, settings) })
 	t.Run("ParallelDownloadsByKernel", func(t *testing.T) { testParallelDownloads(t, n, byKernel) })
+	t.Run("ReplacedLink", func(t *testing.T) { testReplacedLink(t, n) })
 }
 
 func testServing(t *testing.T, n *namespaces) {
