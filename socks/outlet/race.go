@@ -66,21 +66,24 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 		return d.connect(ctx, network, dest)
 	}
 	r := &race{
-		Direct:   d,
-		network:  network,
-		dest:     dest,
-		inUse:    d.networks(),
-		answers:  make(chan answer, 2), // of both families
-		attempts: make(chan attempt),
-		waiting:  map[string][]netip.Addr{},
+		Direct:  d,
+		network: network,
+		dest:    dest,
+		inUse:   d.networks(),
+		waiting: map[string][]netip.Addr{},
 	}
 	if d.first != nil {
 		r.first = d.meant(d.first(dest))
 	}
+	unknown := r.recall()
+	if ip, ok := r.onlyOne(); ok {
+		return r.attempt(ctx, network, netip.AddrPortFrom(ip, dest.Port))
+	}
+	r.answers, r.attempts = make(chan answer, len(unknown)), make(chan attempt)
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.workers.Wait()
 	defer cancel()
-	r.lookUp(ctx, dest.Name)
+	r.lookUp(ctx, unknown)
 	return r.run(ctx)
 }
 
@@ -106,9 +109,11 @@ func (d *Direct) attempt(ctx context.Context, network string, to netip.AddrPort)
 
 // run returns the first connection, or why there is none.
 func (r *race) run(ctx context.Context) (net.Conn, error) {
-	timer := time.NewTimer(attemptDelay)
+	timer := time.NewTimer(resolutionDelay) // for the preferred family's answer
 	defer timer.Stop()
-	timer.Stop()
+	if r.ready || len(r.waiting) == 0 {
+		timer.Stop()
+	}
 	for {
 		if ip, ok := r.onlyOne(); ok {
 			conn, err := r.attempt(ctx, r.network, netip.AddrPortFrom(ip, r.dest.Port))
@@ -128,7 +133,7 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 		case a := <-r.answers:
 			r.lookups--
 			if r.add(a); !r.ready && r.last == "" && len(a.ips) > 0 {
-				timer.Reset(resolutionDelay) // for the preferred family's answer
+				timer.Reset(resolutionDelay)
 			}
 		case a := <-r.attempts:
 			r.dialling--
@@ -145,28 +150,44 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// lookUp starts a look-up for each family in use, unless the answer is known.
-func (r *race) lookUp(ctx context.Context, name string) {
-	report := func(family string, ips []netip.Addr, err error) {
-		if err != nil {
-			err = fmt.Errorf("looking up %s of %s: %w: %w", family, name, err, syscall.EHOSTUNREACH)
-		}
-		r.answers <- answer{family, ips, err}
+// recall takes the answers that are known, and returns the families of the
+// others.
+func (r *race) recall() (unknown []string) {
+	knowing, ok := r.Resolver.(KnowingResolver)
+	if !ok {
+		r.lookups = len(r.inUse)
+		return r.inUse
 	}
-	knowing, _ := r.Resolver.(KnowingResolver)
+	var known []answer
 	for _, family := range r.inUse {
-		r.lookups++
-		if knowing != nil {
-			if ips, known, err := knowing.KnownNetIP(family, name); known {
-				report(family, ips, err)
-				continue
-			}
+		if ips, ok, err := knowing.KnownNetIP(family, r.dest.Name); ok {
+			known = append(known, r.answer(family, ips, err))
+		} else {
+			unknown = append(unknown, family)
 		}
+	}
+	r.lookups = len(unknown)
+	for _, a := range known {
+		r.add(a)
+	}
+	return unknown
+}
+
+// lookUp starts a look-up for each of the families.
+func (r *race) lookUp(ctx context.Context, families []string) {
+	for _, family := range families {
 		r.workers.Go(func() {
-			ips, err := r.Resolver.LookupNetIP(ctx, family, name)
-			report(family, ips, err)
+			ips, err := r.Resolver.LookupNetIP(ctx, family, r.dest.Name)
+			r.answers <- r.answer(family, ips, err)
 		})
 	}
+}
+
+func (r *race) answer(family string, ips []netip.Addr, err error) answer {
+	if err != nil {
+		err = fmt.Errorf("looking up %s of %s: %w: %w", family, r.dest.Name, err, syscall.EHOSTUNREACH)
+	}
+	return answer{family, ips, err}
 }
 
 // add takes the addresses that may be dialled. The first attempt may be made
