@@ -39,10 +39,33 @@ func TestMarkControl(t *testing.T) {
 		if device != "lo" {
 			t.Errorf("device %q, %v", device, err)
 		}
-		for opt, want := range map[int]int{unix.TCP_NODELAY: 1, unix.TCP_KEEPIDLE: 60} {
-			if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, opt); got != want {
-				t.Errorf("TCP option %d is %d, %v", opt, got, err)
-			}
+		if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY); got != 1 {
+			t.Errorf("TCP_NODELAY is %d, %v", got, err)
+		}
+	})
+}
+
+// A server that goes away without a word is noticed, as an association or a
+// binding waits for its word alone.
+func TestViaKeepsServerAlive(t *testing.T) {
+	echo, _ := echoServer(t, "127.0.0.1")
+	server := newNode(t, "127.0.0.1", nil)
+	conn, err := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: server.addr}, nil).
+		Dial(t.Context(), "tcp", socks.AddrFromAddrPort(echo))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		if on, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); on != 1 {
+			t.Errorf("SO_KEEPALIVE is %d, %v", on, err)
+		}
+		if idle, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE); idle != 60 {
+			t.Errorf("TCP_KEEPIDLE is %d, %v", idle, err)
 		}
 	})
 }

@@ -7,15 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"sixgate/socks"
 	"sixgate/socks/nat64"
 )
-
-// keepAliveIdle is when TCP asks whether a silent far end still lives, before
-// the timers of most NATs on the way forget it.
-const keepAliveIdle = time.Minute
 
 // Prefer says which address families Direct uses, and which it tries first.
 type Prefer string
@@ -77,8 +72,8 @@ type Direct struct {
 // NewDirect returns a Direct.
 func NewDirect(c DirectConfig) *Direct {
 	dialer := &net.Dialer{
-		Control:         c.Control,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Count: -1},
+		Control:   c.Control,
+		KeepAlive: -1, // most connections are over before it matters: see relay.Stream
 	}
 	return &Direct{DirectConfig: c, dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 		return dialer.DialContext(ctx, network, to.String())

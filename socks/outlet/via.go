@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"sixgate/socks"
 )
@@ -83,11 +84,21 @@ func (v *Via) Dial(ctx context.Context, network string, dest socks.Addr) (net.Co
 	return boundTo(conn, bound), nil
 }
 
-// reach connects to the server.
+// keepAliveIdle is when TCP asks whether a silent server still lives, before
+// the timers of most NATs on the way forget it.
+const keepAliveIdle = time.Minute
+
+// reach connects to the server, whose end a silent connection must not miss.
 func (v *Via) reach(ctx context.Context) (net.Conn, error) {
 	conn, err := v.over.Dial(ctx, "tcp", v.client.Server)
 	if err != nil {
 		return nil, v.health.note(v.client.Server, false, fmt.Errorf("reaching SOCKS server %s: %w", v.client.Server, err))
+	}
+	if c, ok := conn.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok {
+		// Fails only on a connection that is already gone.
+		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Count: -1})
 	}
 	return conn, nil
 }

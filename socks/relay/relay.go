@@ -27,6 +27,10 @@ type Counts struct {
 // ErrIdle ends a relay that carried nothing for longer than its Limits.
 var ErrIdle = errors.New("idle")
 
+// keepAliveIdle is when TCP asks whether a silent far end still lives, before
+// the timers of most NATs on the way forget it.
+const keepAliveIdle = time.Minute
+
 // pair is what the two directions of a relay share.
 type pair struct {
 	limits  Limits
@@ -44,10 +48,13 @@ type pair struct {
 //
 // Two sockets of the kernel splice. Other connections that offer io.ReaderFrom
 // or io.WriterTo carry the bytes in their own way.
+//
+// Of far, once the session has lasted a moment, TCP asks whether it is still
+// there (keepalive); of the client that is for who has accepted it.
 func Stream(ctx context.Context, client, far net.Conn, limits Limits, counts *Counts) error {
 	p := &pair{limits: limits, started: time.Now(), failed: make(chan struct{})}
 	up := &direction{pair: p, src: client, dst: far, carried: &counts.Up}
-	down := &direction{pair: p, src: far, dst: client, carried: &counts.Down}
+	down := &direction{pair: p, src: far, dst: client, carried: &counts.Down, keep: true}
 	return run(ctx, up, down)
 }
 
@@ -127,6 +134,7 @@ type direction struct {
 	*pair
 	src, dst  net.Conn
 	carried   *atomic.Int64
+	keep      bool // src is to be kept alive, and is not yet
 	suspected bool // of having nothing more to carry
 }
 
@@ -153,11 +161,14 @@ func (d *direction) stream() error {
 			continue // the other direction set an earlier deadline, now overwritten
 		}
 		err := d.copy()
-		switch {
-		case err == nil:
+		if err == nil {
 			return d.end()
-		case !errors.Is(err, os.ErrDeadlineExceeded):
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
+		}
+		d.keepAlive()
+		switch {
 		case d.idle() && d.suspected:
 			return ErrIdle
 		case d.idle():
@@ -170,6 +181,18 @@ func (d *direction) stream() error {
 			return errAgain
 		}
 	}
+}
+
+// keepAlive has src kept alive, if it is to be. Most sessions are over before,
+// and never pay for it.
+func (d *direction) keepAlive() {
+	if c, ok := d.src.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok && d.keep {
+		// Fails only on a connection that is already gone.
+		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Count: -1})
+	}
+	d.keep = false
 }
 
 // copy carries until the end of src, or until its read deadline.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,6 +85,49 @@ func TestStreamCarriesBothWaysAndHalfCloses(t *testing.T) {
 	want := result{up: 1 << 20, down: 3 << 20}
 	if r := <-done; r != want {
 		t.Errorf("got %+v, want %+v", r, want)
+	}
+}
+
+// A far host that goes away without a word is noticed, unlike the many that are
+// asked for little and say farewell.
+func TestStreamKeepsFarAlive(t *testing.T) {
+	client, near := tcpPair(t)
+	out, far := tcpPair(t)
+	if err := out.SetKeepAlive(false); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		var counts Counts
+		done <- Stream(t.Context(), near, out, day, &counts)
+	}()
+	awaitKeepAlive(t, out)
+	client.Close()
+	far.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// awaitKeepAlive waits until TCP asks a silent peer of c for a sign of life.
+func awaitKeepAlive(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		var on, idle int
+		raw.Control(func(fd uintptr) {
+			on, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+			idle, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+		})
+		if on == 1 && idle == 60 {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("SO_KEEPALIVE is %d, TCP_KEEPIDLE %d", on, idle)
+		}
 	}
 }
 
