@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -267,7 +268,7 @@ func TestAdvertised(t *testing.T) {
 	} {
 		sh(t, line)
 	}
-	advertise(t, "fe80::1%wan1")
+	advertise(t, "fe80::1", "wan1")
 	for start := time.Now(); ; {
 		_, found, err := Uplink("wan1")
 		must(t, err)
@@ -290,11 +291,15 @@ func TestAdvertised(t *testing.T) {
 	}
 }
 
-// advertise sends a router advertisement to all nodes from a link-local
-// address; the kernel adds the checksum.
-func advertise(t *testing.T, from string) {
+// advertise sends a router advertisement to all nodes of a link from an address
+// there; the kernel adds the checksum. Package net knows for a minute what the
+// names of links meant before, as in another namespace.
+func advertise(t *testing.T, from, link string) {
 	t.Helper()
-	c, err := net.ListenPacket("ip6:ipv6-icmp", from)
+	found, err := net.InterfaceByName(link)
+	must(t, err)
+	zone := strconv.Itoa(found.Index)
+	c, err := net.ListenPacket("ip6:ipv6-icmp", from+"%"+zone)
 	must(t, err)
 	defer c.Close()
 	raw, err := c.(*net.IPConn).SyscallConn()
@@ -308,7 +313,6 @@ func advertise(t *testing.T, from string) {
 	message[0] = 134  // Type
 	message[6] = 0x07 // Router Lifetime, 1800 s
 	message[7] = 0x08
-	zone := from[strings.IndexByte(from, '%')+1:]
 	_, err = c.WriteTo(message, &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: zone})
 	must(t, err)
 }
