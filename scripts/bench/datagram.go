@@ -126,20 +126,58 @@ func count(conn *net.UDPConn) {
 	}
 }
 
-func dialUDP(server netip.Addr, port uint16) (*net.UDPConn, error) {
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, port)))
+// letterBox is a socket for the datagrams of one destination.
+type letterBox struct {
+	*net.UDPConn
+	header []byte // that the SOCKS server on the way wants before each, if there is one
+	buf    [64 << 10]byte
+}
+
+func dialUDP(ctx context.Context, server netip.Addr, port uint16) (*letterBox, error) {
+	box, to := &letterBox{}, netip.AddrPortFrom(server, port)
+	if proxy, ok := ctx.Value(proxied{}).(string); ok {
+		relay, err := associateSOCKS(ctx, proxy)
+		if err != nil {
+			return nil, err
+		}
+		box.header, to = append([]byte{0, 0, 0}, addressSOCKS(to)...), relay
+	}
+	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
 		return nil, err
 	}
-	return conn, enlarge(conn)
+	box.UDPConn = conn
+	return box, enlarge(conn)
+}
+
+// Write sends b, or as many datagrams as merge has made of it.
+func (l *letterBox) Write(b []byte) (int, error) {
+	if len(l.header) == 0 {
+		return l.UDPConn.Write(b)
+	}
+	out := l.buf[:0]
+	for rest := b; ; {
+		one := rest[:min(len(rest), large)]
+		out, rest = append(append(out, l.header...), one...), rest[len(one):]
+		if len(rest) == 0 {
+			break
+		}
+	}
+	_, err := l.UDPConn.Write(out)
+	return len(b), err
+}
+
+func (l *letterBox) Read(b []byte) (int, error) {
+	n, err := l.UDPConn.Read(l.buf[:])
+	return copy(b, l.buf[min(n, len(l.header)):n]), err
 }
 
 // letters makes exchanges of datagrams of this size over n sockets at once.
 func letters(size int) func(context.Context, netip.Addr, int, time.Duration) (done, error) {
 	return func(ctx context.Context, server netip.Addr, n int, length time.Duration) (done, error) {
-		conns := make([]*net.UDPConn, n)
+		conns := make([]*letterBox, n)
 		for i := range conns {
-			conn, err := dialUDP(server, echoPort)
+			conn, err := dialUDP(ctx, server, echoPort)
 			if err != nil {
 				return done{}, err
 			}
@@ -150,7 +188,7 @@ func letters(size int) func(context.Context, netip.Addr, int, time.Duration) (do
 }
 
 // post sends a datagram and waits for its echo.
-func post(conn *net.UDPConn, size int) error {
+func post(conn *letterBox, size int) error {
 	buf := make([]byte, size)
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
@@ -166,10 +204,10 @@ func post(conn *net.UDPConn, size int) error {
 // bundles of them, and counts what the server says has come.
 func send(bundled bool) func(context.Context, netip.Addr, int, time.Duration) (done, error) {
 	return func(ctx context.Context, server netip.Addr, n int, length time.Duration) (done, error) {
-		conns := make([]*net.UDPConn, n)
+		conns := make([]*letterBox, n)
 		var err error
 		for i := range conns {
-			if conns[i], err = dialUDP(server, discardPort); err != nil {
+			if conns[i], err = dialUDP(ctx, server, discardPort); err != nil {
 				return done{}, err
 			}
 			if bundled {
@@ -207,20 +245,20 @@ func send(bundled bool) func(context.Context, netip.Addr, int, time.Duration) (d
 }
 
 // merge makes the kernel cut what is written to a socket into datagrams.
-func merge(conn *net.UDPConn) error {
+func merge(conn *letterBox) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, large)
+		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, large+len(conn.header))
 	})
 	return errors.Join(err, failed)
 }
 
 // counted asks the server how much has come.
-func counted(conn *net.UDPConn) (uint64, error) {
+func counted(conn *letterBox) (uint64, error) {
 	var failed error
 	for range 50 {
 		if err := conn.SetDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
@@ -240,7 +278,7 @@ func counted(conn *net.UDPConn) (uint64, error) {
 func silent(ctx context.Context, server netip.Addr, n int, _ time.Duration) (done, error) {
 	start := time.Now()
 	for i := range n {
-		conn, err := dialUDP(server, echoPort)
+		conn, err := dialUDP(ctx, server, echoPort)
 		if err != nil {
 			return done{}, err
 		}

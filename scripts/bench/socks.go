@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -108,16 +109,37 @@ func target(ctx context.Context, text string) (context.Context, string) {
 
 // dialSOCKS asks a server, word by word as most clients do, for a connection.
 func dialSOCKS(ctx context.Context, proxy string, dest netip.AddrPort) (net.Conn, error) {
+	conn, _, err := askSOCKS(ctx, proxy, 1, dest)
+	return conn, err
+}
+
+// associateSOCKS asks a server for a relay of datagrams, which lasts until ctx
+// ends.
+func associateSOCKS(ctx context.Context, proxy string) (relay netip.AddrPort, err error) {
+	conn, relay, err := askSOCKS(ctx, proxy, 3, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	if err == nil {
+		context.AfterFunc(ctx, func() { conn.Close() })
+	}
+	return relay, err
+}
+
+// addressSOCKS returns how SOCKS writes an address of IPv4.
+func addressSOCKS(a netip.AddrPort) []byte {
+	ip := a.Addr().As4()
+	return binary.BigEndian.AppendUint16(append([]byte{1}, ip[:]...), a.Port())
+}
+
+// askSOCKS sends a server a request, and returns the address of the answer.
+func askSOCKS(ctx context.Context, proxy string, command byte, dest netip.AddrPort) (net.Conn, netip.AddrPort, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp4", proxy)
 	if err != nil {
-		return nil, err
+		return nil, netip.AddrPort{}, err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		err = conn.SetDeadline(deadline)
 	}
 	var reply [10]byte
-	ip := dest.Addr().As4()
-	request := append(append([]byte{5, 1, 0, 1}, ip[:]...), byte(dest.Port()>>8), byte(dest.Port()))
+	request := append([]byte{5, command, 0}, addressSOCKS(dest)...)
 	for _, step := range []struct{ say, hear []byte }{{[]byte{5, 1, 0}, reply[:2]}, {request, reply[:]}} {
 		if err == nil {
 			_, err = conn.Write(step.say)
@@ -131,7 +153,7 @@ func dialSOCKS(ctx context.Context, proxy string, dest netip.AddrPort) (net.Conn
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("connecting to %s through %s: %w", dest, proxy, err)
+		return nil, netip.AddrPort{}, fmt.Errorf("asking %s for %s: %w", proxy, dest, err)
 	}
-	return conn, nil
+	return conn, netip.AddrPortFrom(netip.AddrFrom4([4]byte(reply[4:])), binary.BigEndian.Uint16(reply[8:])), nil
 }
