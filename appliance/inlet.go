@@ -227,10 +227,10 @@ type association struct {
 	inlet *socksInlet
 }
 
-func (a association) ReadFrom(b []byte) (n int, dest socks.Addr, err error) {
-	for {
-		if n, dest, err = a.Association.ReadFrom(b); err != nil || a.inlet.leaked(dest) == nil {
-			return n, dest, err
+func (a association) Forward(take func(datagram.Batch, socks.Addr)) {
+	a.Association.Forward(func(b datagram.Batch, dest socks.Addr) {
+		if a.inlet.leaked(dest) == nil {
+			take(b, dest)
 		}
-	}
+	})
 }

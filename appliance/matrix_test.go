@@ -19,6 +19,7 @@ import (
 	"sixgate/appliance/config"
 	"sixgate/dnsfake"
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 	"sixgate/socks/gateway"
 	"sixgate/socks/outlet"
 	"sixgate/stack"
@@ -305,30 +306,37 @@ func (b *box) dialSOCKS(ctx context.Context, network string, client6 bool, dest 
 	if network == "tcp" {
 		return via.Dial(ctx, network, dest)
 	}
-	conn, err := via.ListenPacket(ctx)
-	return &datagrams{PacketConn: conn, dest: dest}, err
+	packets, err := via.ListenPacket(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newDatagrams(packets, dest), nil
 }
 
-// datagrams is a net.Conn, as far as exchange needs one, to one destination of
-// a PacketConn.
+// datagrams is a net.Conn to one destination of a PacketConn.
 type datagrams struct {
-	net.Conn
-	outlet.PacketConn
-	dest socks.Addr
+	net.Conn // the end of a pipe, at whose other end the answers come in
+	packets  outlet.PacketConn
+	dest     socks.Addr
 }
 
-func (d *datagrams) Read(b []byte) (int, error) {
-	n, _, err := d.ReadFrom(b)
-	return n, err
+func newDatagrams(packets outlet.PacketConn, dest socks.Addr) *datagrams {
+	near, far := net.Pipe()
+	packets.Forward(func(b datagram.Batch, _ socks.Addr) { far.Write(b.Payload) }) // ends with near
+	return &datagrams{near, packets, dest}
 }
 
 func (d *datagrams) Write(b []byte) (int, error) {
-	return len(b), d.WriteTo(context.Background(), b, d.dest)
+	if err := d.packets.Find(context.Background(), d.dest); err != nil {
+		return 0, err
+	}
+	return len(b), d.packets.Send(datagram.Batch{Payload: b, TTL: datagram.DefaultTTL}, d.dest)
 }
 
-func (d *datagrams) Close() error                      { return d.PacketConn.Close() }
-func (d *datagrams) SetDeadline(t time.Time) error     { return d.PacketConn.SetReadDeadline(t) }
-func (d *datagrams) SetReadDeadline(t time.Time) error { return d.PacketConn.SetReadDeadline(t) }
+func (d *datagrams) Close() error {
+	d.Conn.Close() // never fails
+	return d.packets.Close()
+}
 
 // exchange sends a message over conn and checks the echo and the family that
 // the far side was reached by.

@@ -8,6 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sixgate/socks/datagram"
 )
@@ -16,10 +19,15 @@ import (
 // client's side of it. It ends with the connection that asked for it.
 type Association struct {
 	control net.Conn
-	relay   *net.UDPConn
-	client  netip.Addr    // unmapped, with the zone of a link-local address
-	port    atomic.Uint32 // of client, once it has sent something; 0 before
+	relay   *datagram.Socket
+	poller  *datagram.Poller
+	client  netip.Addr                 // unmapped, without zone: the relay is on the client's own link
+	port    atomic.Uint32              // of client, once it has sent something; 0 before
+	take    func(datagram.Batch, Addr) // stands before anything comes in
 	ended   sync.WaitGroup
+
+	mu   sync.Mutex
+	done chan struct{} // closed under mu, with the relay
 }
 
 // Associate opens a relay on the address that the client has connected to, and
@@ -30,67 +38,117 @@ func (r *Request) Associate() (*Association, error) {
 	if !ok || !ok2 {
 		return nil, fmt.Errorf("opening a UDP relay beside %v: %w", r.conn.LocalAddr(), syscall.EAFNOSUPPORT)
 	}
-	var relay *net.UDPConn
-	err := r.listening.Ports.Open(func(port uint16) (err error) {
-		relay, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.AddrPort().Addr().Unmap(), port)))
-		return err
-	})
-	if err != nil {
+	a := &Association{
+		control: r.conn, poller: r.poller, client: peer.AddrPort().Addr().Unmap().WithZone(""), done: make(chan struct{}),
+	}
+	at := local.AddrPort().Addr().Unmap()
+	if err := a.open(at, r.listening.Ports); err != nil {
 		return nil, fmt.Errorf("opening a UDP relay: %w", WithErrno(err))
 	}
-	told := r.listening.Told(AddrPortOf(relay.LocalAddr()))
+	told := r.listening.Told(netip.AddrPortFrom(at.WithZone(""), a.relay.LocalPort()))
 	if err := r.reply(Succeeded, AddrFromAddrPort(told)); err != nil {
-		relay.Close()
+		a.shut()
 		return nil, fmt.Errorf("answering SOCKS client %s: %w", r.Client(), WithErrno(err))
 	}
-	a := &Association{control: r.conn, relay: relay, client: peer.AddrPort().Addr().Unmap()}
 	a.ended.Go(func() {
 		io.Copy(io.Discard, a.control) // its end is all that it tells
-		a.relay.Close()
+		a.shut()
 	})
 	return a, nil
 }
 
-// ReadFrom returns the payload of the client's next datagram, and where it is
-// to go. Room for less than any datagram cuts it off. Datagrams of others are
-// dropped (RFC 1928, section 7), as are fragments and malformed ones; the port
-// of the first that is none of these is the client's.
-func (a *Association) ReadFrom(b []byte) (n int, dest Addr, err error) {
-	for {
-		n, from, err := a.relay.ReadFromUDPAddrPort(b)
-		if err != nil {
-			return 0, Addr{}, err
-		}
-		port := a.port.Load()
-		if from.Addr().Unmap() != a.client || port != 0 && uint32(from.Port()) != port {
-			continue
-		}
-		dest, payload, err := ParseDatagram(b[:n])
-		if err != nil || dest.Port == 0 {
-			continue
-		}
-		a.port.Store(uint32(from.Port()))
-		return copy(b, payload), dest, nil
+// open opens the relay at one of the ports.
+func (a *Association) open(at netip.Addr, ports Ports) (err error) {
+	family := unix.AF_INET
+	if at.Is6() {
+		family = unix.AF_INET6
+	}
+	a.relay, err = datagram.OpenSocket(family, 0, nil, a,
+		datagram.Option{Level: unix.IPPROTO_UDP, Name: unix.UDP_GRO, Value: 1},
+		datagram.Option{Level: unix.SOL_SOCKET, Name: unix.SO_RCVBUFFORCE, Value: datagram.Backlog})
+	if err != nil {
+		return err
+	}
+	if err = ports.Open(func(port uint16) error { return a.relay.Bind(netip.AddrPortFrom(at, port)) }); err != nil {
+		a.relay.Close()
+	}
+	return err
+}
+
+// Forward makes the Association call take with what the client has sent and
+// sends, and where that is to go, one call at a time. take must not wait, and is
+// done with the payload when it returns. There is one Forward.
+//
+// Datagrams of others are dropped (RFC 1928, section 7), as are fragments and
+// malformed ones; the port of the first that is none of these is the client's.
+func (a *Association) Forward(take func(b datagram.Batch, dest Addr)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.take = take
+	if !a.isShutLocked() && a.poller.Watch(a.relay) != nil {
+		a.Broke()
 	}
 }
 
-// WriteTo sends the client a datagram that came from the address from. Before
-// the client has sent one itself, nobody knows where to: it is dropped.
-func (a *Association) WriteTo(b []byte, from Addr) error {
+// Took takes what comes to the relay.
+func (a *Association) Took(b datagram.Batch, from netip.AddrPort) {
+	port := a.port.Load()
+	if from.Addr() != a.client || port != 0 && uint32(from.Port()) != port {
+		return
+	}
+	EachUnwrapped(b, func(b datagram.Batch, dest Addr) {
+		if dest.Port != 0 {
+			a.port.Store(uint32(from.Port()))
+			a.take(b, dest)
+		}
+	})
+}
+
+// Failed does nothing: that the client did not get a datagram is its own affair.
+func (a *Association) Failed(*datagram.PathError) {}
+
+// Broke ends the association.
+func (a *Association) Broke() { a.control.SetReadDeadline(time.Unix(1, 0)) }
+
+// Done is closed when nothing comes from the client any more.
+func (a *Association) Done() <-chan struct{} { return a.done }
+
+// Send sends the client what came from the address from. Before the client has
+// sent something itself, nobody knows where to: it is dropped.
+func (a *Association) Send(b datagram.Batch, from Addr) error {
 	port := a.port.Load()
 	if port == 0 {
 		return nil
 	}
-	buf := datagram.Take()
-	defer buf.Give()
-	_, err := a.relay.WriteToUDPAddrPort(AppendDatagram(buf[:0], from, b), netip.AddrPortFrom(a.client, uint16(port)))
-	return err
+	to := netip.AddrPortFrom(a.client, uint16(port))
+	return EachWrapped(b, from, func(b datagram.Batch) error { return a.relay.Send(b, to) })
+}
+
+// shut closes the relay.
+func (a *Association) shut() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.isShutLocked() {
+		return
+	}
+	a.poller.Leave(a.relay)
+	a.relay.Close()
+	close(a.done)
+}
+
+func (a *Association) isShutLocked() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close ends the association and the connection that asked for it.
 func (a *Association) Close() error {
 	err := a.control.Close()
-	a.relay.Close() // the control's error tells all
+	a.shut()
 	a.ended.Wait()
 	return err
 }

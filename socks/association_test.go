@@ -25,17 +25,13 @@ func echoDatagrams(_ context.Context, r *Request) {
 		return
 	}
 	defer a.Close()
-	buf := make([]byte, datagram.Max)
-	for {
-		n, dest, err := a.ReadFrom(buf)
-		if err != nil {
-			return
-		}
+	a.Forward(func(b datagram.Batch, dest Addr) {
 		if dest.IsName() {
 			dest = Addr{IP: netip.MustParseAddr("192.0.2.9"), Port: dest.Port}
 		}
-		a.WriteTo(buf[:n], dest) // what is too large is lost
-	}
+		a.Send(b, dest) // what is too large is lost
+	})
+	<-a.Done()
 }
 
 // relayPorts is where the ports of relays begin in these tests.
@@ -170,4 +166,63 @@ func TestAssociationEndsWithControl(t *testing.T) {
 		}
 	}
 	t.Error("the relay lives")
+}
+
+// next returns what comes next from c, or fails the test.
+func next[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing comes")
+	}
+	return v
+}
+
+// A client may leave before anybody listens to it. What it has sent until then
+// is heard all the same, if it stays.
+func TestAssociationIsForwardedLate(t *testing.T) {
+	const good = "0000 00 01 c0000201 0035 6869"
+	for _, leaves := range []bool{false, true} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		began, sent, heard := make(chan *Association, 1), make(chan struct{}), make(chan string, 10)
+		serve(t, &Server{Handler: handlerFunc(func(_ context.Context, r *Request) {
+			a, err := r.Associate()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer a.Close()
+			began <- a
+			<-sent
+			if leaves {
+				<-a.Done()
+			}
+			a.Forward(func(b datagram.Batch, dest Addr) { heard <- string(b.Payload) + " to " + dest.String() })
+			<-a.Done()
+		})}, ln)
+		control := dial(t, ln.Addr())
+		control.Write(unhex(t, "05 01 00 05 03 00 01 00000000 0000"))
+		a := next(t, began)
+		reply := make([]byte, 12)
+		if _, err := io.ReadFull(control, reply); err != nil {
+			t.Fatal(err)
+		}
+		relay := &net.UDPAddr{IP: net.IP(reply[6:10]), Port: int(reply[10])<<8 | int(reply[11])}
+		dialUDP(t, "127.0.0.1", relay).Write(unhex(t, good))
+		if leaves {
+			control.Close()
+		}
+		close(sent)
+		if leaves {
+			next(t, a.Done())
+			continue
+		}
+		if got := next(t, heard); got != "hi to 192.0.2.1:53" {
+			t.Errorf("heard %q", got)
+		}
+	}
 }

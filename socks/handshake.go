@@ -54,7 +54,7 @@ func (s *Server) handshake5(ctx context.Context, conn net.Conn) (*Request, error
 		conn.Write(appendReply(nil, ReplyOf(err), Addr{})) // the error to return is err
 		return nil, err
 	}
-	return &Request{conn: conn, append: appendReply, listening: s.Listening, user: user, command: command, dest: dest}, nil
+	return &Request{conn: conn, append: appendReply, listening: s.Listening, poller: &s.poller, user: user, command: command, dest: dest}, nil
 }
 
 // methods returns the ways to authenticate, the best first. GSSAPI, which RFC

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+
+	"sixgate/socks/datagram"
 )
 
 // Command is what a request asks for (RFC 1928, section 4).
@@ -95,6 +97,7 @@ type Request struct {
 	conn      net.Conn
 	append    func(b []byte, code Reply, bound Addr) []byte // the version's reply
 	listening Listening
+	poller    *datagram.Poller
 	user      string
 	command   Command
 	dest      Addr

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"sixgate/socks/datagram"
 )
 
 const (
@@ -47,6 +49,8 @@ type Server struct {
 	HandshakeTimeout time.Duration  // from accept to the last octet of the request; 0: 10 s
 	MaxHandshakes    int            // of a listener, at a time; 0: 1024
 	Logger           *slog.Logger   // may be nil
+
+	poller datagram.Poller // of the relays
 }
 
 // Serve answers the clients of ln until ctx ends, closes ln, waits for the

@@ -23,3 +23,14 @@ func (b Batch) Each(yield func(Batch) bool) {
 	b.Payload = rest
 	yield(b)
 }
+
+// Bounds of a Batch: what one sendmsg of the kernel takes at most
+// (UDP_MAX_SEGMENTS of older ones), and what an IP packet of either family holds
+// of UDP payload, in bytes.
+const (
+	MaxBatch  = 64
+	MaxJoined = 65535 - 40 - 8
+)
+
+// DefaultTTL is that of datagrams of which no hop limit is known (RFC 1700).
+const DefaultTTL = 64

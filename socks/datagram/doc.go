@@ -1,3 +1,3 @@
-// Package datagram is the form that datagrams have on their way through a
-// gateway.
+// Package datagram is what a gateway sends and receives datagrams by: many of
+// them at a time.
 package datagram

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,11 +40,15 @@ type PendingAssociation interface {
 
 // Association is the client's side of a relay of datagrams.
 type Association interface {
-	// ReadFrom returns the client's next datagram, and where it is to go.
-	ReadFrom(b []byte) (n int, dest socks.Addr, err error)
-	// WriteTo sends the client a datagram that came from the address from.
-	WriteTo(b []byte, from socks.Addr) error
-	// Close ends the association, and makes ReadFrom return.
+	// Forward makes it call take with what the client sends, and where that is to
+	// go, one call at a time. take never waits, and is done with the payload when
+	// it returns.
+	Forward(take func(b datagram.Batch, dest socks.Addr))
+	// Send sends the client what came from the address from, and never waits.
+	Send(b datagram.Batch, from socks.Addr) error
+	// Done is closed when nothing comes from the client any more.
+	Done() <-chan struct{}
+	// Close ends the association.
 	Close() error
 }
 
@@ -84,6 +87,7 @@ type association struct {
 	workers sync.WaitGroup
 
 	mu       sync.Mutex
+	over     bool                   // nothing begins any more; guarded by mu
 	targets  map[socks.Addr]*target // guarded by mu
 	egresses map[string]*egress     // by outlet, guarded by mu
 	opening  int                    // targets that are being opened; guarded by mu
@@ -93,9 +97,9 @@ type association struct {
 
 // target is a destination.
 type target struct {
-	egress  *egress   // nil: none yet
-	queue   [][]byte  // what waits for it
-	refused time.Time // there is none, until then; zero: it is being opened
+	egress  *egress          // nil: none yet
+	queue   []datagram.Batch // what waits for it
+	refused time.Time        // there is none, until then; zero: it is being opened
 }
 
 // egress is one way out, with one address to all destinations.
@@ -135,6 +139,9 @@ func (a *association) prepare(ctx context.Context) error {
 }
 
 func (a *association) close() {
+	a.mu.Lock()
+	a.over = true // the client's last datagrams may be under way
+	a.mu.Unlock()
 	a.cancel() // closes all egresses
 	a.workers.Wait()
 }
@@ -142,30 +149,29 @@ func (a *association) close() {
 func (a *association) run() {
 	close(a.begun)
 	defer a.client.Close()
-	defer context.AfterFunc(a.ctx, func() { a.client.Close() })()
-	buf := datagram.Take()
-	defer buf.Give()
-	for {
-		n, dest, err := a.client.ReadFrom(buf[:])
-		if err != nil {
-			return
-		}
-		a.flow.moved.Up.Add(int64(n))
-		if e := a.egressTo(dest, buf[:n]); e != nil {
-			if a.send(a.ctx, e, buf[:n], dest) != nil {
-				a.forgetTarget(dest, e) // the next datagram looks for a way again
-			}
-		}
+	a.client.Forward(a.ask)
+	select {
+	case <-a.client.Done():
+	case <-a.ctx.Done():
+	}
+}
+
+// ask carries what the client sends.
+func (a *association) ask(b datagram.Batch, dest socks.Addr) {
+	a.flow.moved.Up.Add(int64(len(b.Payload)))
+	if e := a.egressTo(dest, b); e != nil && a.send(e, b, dest) != nil {
+		a.forgetTarget(dest, e) // the next datagram looks for a way again
 	}
 }
 
 // egressTo returns the way to dest if it is open. Otherwise it sees to it that
 // a copy of b goes there when there is one, or drops b.
-func (a *association) egressTo(dest socks.Addr, b []byte) *egress {
+func (a *association) egressTo(dest socks.Addr, b datagram.Batch) *egress {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t := a.targets[dest]
 	switch {
+	case a.over:
 	case t != nil && t.egress != nil:
 		return t.egress
 	case t != nil && t.refused.IsZero():
@@ -182,19 +188,20 @@ func (a *association) egressTo(dest socks.Addr, b []byte) *egress {
 }
 
 // queueLocked keeps a copy of b until t is open, unless too much waits already.
-func (a *association) queueLocked(t *target, b []byte) {
-	if len(t.queue) < maxQueue && a.queued+len(b) <= maxQueued {
-		t.queue = append(t.queue, bytes.Clone(b))
-		a.queued += len(b)
+func (a *association) queueLocked(t *target, b datagram.Batch) {
+	if len(t.queue) < maxQueue && a.queued+len(b.Payload) <= maxQueued {
+		b.Payload = bytes.Clone(b.Payload)
+		t.queue = append(t.queue, b)
+		a.queued += len(b.Payload)
 	}
 }
 
 // takeLocked returns what waits for t, which waits no more.
-func (a *association) takeLocked(t *target) [][]byte {
+func (a *association) takeLocked(t *target) []datagram.Batch {
 	queue := t.queue
 	t.queue = nil
 	for _, b := range queue {
-		a.queued -= len(b)
+		a.queued -= len(b.Payload)
 	}
 	return queue
 }
@@ -249,6 +256,9 @@ func (a *association) openWay(t *target, dest socks.Addr) error {
 	if err != nil {
 		return err
 	}
+	if err := e.conn.Find(ctx, dest); err != nil {
+		return err
+	}
 	for {
 		a.mu.Lock()
 		queue := a.takeLocked(t)
@@ -259,19 +269,22 @@ func (a *association) openWay(t *target, dest socks.Addr) error {
 		}
 		a.mu.Unlock()
 		for _, b := range queue {
-			if err := a.send(ctx, e, b, dest); err != nil {
+			if err := a.send(e, b, dest); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// send sends a datagram. That it is too large is no error.
-func (a *association) send(ctx context.Context, e *egress, b []byte, dest socks.Addr) error {
+// send sends b. That it is too large, or more than there is room for now, is no
+// error.
+func (a *association) send(e *egress, b datagram.Batch, dest socks.Addr) error {
 	e.touch()
-	err := e.conn.WriteTo(ctx, b, dest)
-	if errors.Is(err, syscall.EMSGSIZE) {
-		return nil
+	err := e.conn.Send(b, dest)
+	for _, lost := range []error{syscall.EMSGSIZE, syscall.EAGAIN, syscall.ENOBUFS} {
+		if errors.Is(err, lost) {
+			return nil
+		}
 	}
 	return err
 }
@@ -306,8 +319,9 @@ func (a *association) egress(ctx context.Context, by picked) (*egress, error) {
 	}
 	a.flow.note(func(w *way) { w.outlet = name })
 	e.touch()
+	e.conn.Forward(func(b datagram.Batch, from socks.Addr) { a.answer(e, b, from) })
 	a.workers.Go(func() {
-		a.answer(e)
+		a.watch(e)
 		a.forget(name, e)
 	})
 	return e, nil
@@ -327,37 +341,38 @@ func (a *association) forget(name string, e *egress) {
 	}
 }
 
-// answer carries what comes by e to the client until e has been silent for
-// too long, or is closed.
-func (a *association) answer(e *egress) {
-	defer e.conn.Close()
-	defer context.AfterFunc(a.ctx, func() { e.conn.Close() })()
+// answer carries what comes by e to the client. Nothing is asked before begun
+// is closed.
+func (a *association) answer(e *egress, b datagram.Batch, from socks.Addr) {
 	select {
 	case <-a.begun:
-	case <-a.ctx.Done():
+	default:
 		return
 	}
-	buf := datagram.Take()
-	defer buf.Give()
+	e.touch()
+	a.heard(from.IP, e.outlet)
+	if a.client.Send(b, from) == nil {
+		a.flow.moved.Down.Add(int64(len(b.Payload)))
+	}
+}
+
+// watch closes e when it has been silent for too long, or is not needed.
+func (a *association) watch(e *egress) {
+	defer e.conn.Close()
+	idle := a.flow.policy.UDPIdle
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
 	for {
-		if e.conn.SetReadDeadline(e.touched().Add(a.flow.policy.UDPIdle)) != nil {
-			return
-		}
-		for {
-			n, from, err := e.conn.ReadFrom(buf[:])
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
+		select {
+		case <-timer.C:
+			left := idle - time.Since(e.touched())
+			if left <= 0 {
 				return
 			}
-			e.touch()
-			a.heard(from.IP, e.outlet)
-			if a.client.WriteTo(buf[:n], from) == nil {
-				a.flow.moved.Down.Add(int64(n))
-			}
-		}
-		if time.Since(e.touched()) >= a.flow.policy.UDPIdle {
+			timer.Reset(left)
+		case <-e.conn.Done():
+			return
+		case <-a.ctx.Done():
 			return
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 	"sixgate/socks/outlet"
 	"sixgate/socks/route"
 )
@@ -25,52 +25,39 @@ type letter struct {
 
 // mail is a PacketConn and an Association in memory.
 type mail struct {
-	in, out  chan letter
-	closed   chan struct{}
-	once     sync.Once
-	mu       sync.Mutex
-	deadline *time.Timer   // guarded by mu
-	wake     chan struct{} // guarded by mu
+	in, out chan letter
+	closed  chan struct{}
+	once    sync.Once
 }
 
 func newMail() *mail {
-	return &mail{in: make(chan letter, 100), out: make(chan letter, 100), closed: make(chan struct{}), wake: make(chan struct{})}
+	return &mail{in: make(chan letter, 100), out: make(chan letter, 100), closed: make(chan struct{})}
 }
 
-func (m *mail) ReadFrom(b []byte) (int, socks.Addr, error) {
-	m.mu.Lock()
-	wake := m.wake
-	m.mu.Unlock()
-	select {
-	case d := <-m.in:
-		return copy(b, d.payload), d.addr, nil
-	case <-m.closed:
-		return 0, socks.Addr{}, net.ErrClosed
-	case <-wake:
-		return 0, socks.Addr{}, os.ErrDeadlineExceeded
-	}
+func (m *mail) Forward(take func(datagram.Batch, socks.Addr)) {
+	go func() {
+		for {
+			select {
+			case d := <-m.in:
+				take(datagram.Batch{Payload: []byte(d.payload)}, d.addr)
+			case <-m.closed:
+				return
+			}
+		}
+	}()
 }
 
-func (m *mail) send(b []byte, addr socks.Addr) error {
+func (m *mail) Send(b datagram.Batch, addr socks.Addr) error {
 	select {
 	case <-m.closed:
 		return net.ErrClosed
 	default:
-		m.out <- letter{string(b), addr}
+		m.out <- letter{string(b.Payload), addr}
 		return nil
 	}
 }
 
-func (m *mail) SetReadDeadline(t time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.deadline != nil {
-		m.deadline.Stop()
-	}
-	wake := make(chan struct{})
-	m.wake, m.deadline = wake, time.AfterFunc(time.Until(t), func() { close(wake) })
-	return nil
-}
+func (m *mail) Done() <-chan struct{} { return m.closed }
 
 func (m *mail) Close() error {
 	m.once.Do(func() { close(m.closed) })
@@ -83,9 +70,8 @@ type clientMail struct {
 	refused error
 }
 
-func (c *clientMail) WriteTo(b []byte, from socks.Addr) error { return c.send(b, from) }
-func (c *clientMail) Associate() (Association, error)         { return c, nil }
-func (c *clientMail) Refuse(err error)                        { c.refused = err }
+func (c *clientMail) Associate() (Association, error) { return c, nil }
+func (c *clientMail) Refuse(err error)                { c.refused = err }
 
 // post is an outlet for datagrams, in which slow.test takes an hour.
 type post struct {
@@ -95,7 +81,7 @@ type post struct {
 
 type postMail struct{ *mail }
 
-func (p postMail) WriteTo(ctx context.Context, b []byte, dest socks.Addr) error {
+func (p postMail) Find(ctx context.Context, dest socks.Addr) error {
 	switch dest.Name {
 	case "slow.test":
 		<-ctx.Done()
@@ -103,7 +89,7 @@ func (p postMail) WriteTo(ctx context.Context, b []byte, dest socks.Addr) error 
 	case "unknown.test":
 		return syscall.EHOSTUNREACH
 	}
-	return p.send(b, dest)
+	return nil
 }
 
 func (p *post) ListenPacket(context.Context) (outlet.PacketConn, error) {
@@ -214,36 +200,6 @@ func TestAssociationIsRefused(t *testing.T) {
 	}
 }
 
-// early is an outlet whose far end speaks before anybody asks.
-type early struct{ world }
-
-func (early) ListenPacket(context.Context) (outlet.PacketConn, error) {
-	m := newMail()
-	m.in <- letter{"unasked", addr("192.0.2.9:1")}
-	return postMail{m}, nil
-}
-
-func TestAssociationWaitsForItsClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": &early{}}})
-		c := &slowClient{clientMail{mail: newMail()}}
-		go g.ServeAssociation(t.Context(), Session{Network: "udp", Client: netip.MustParseAddrPort("192.0.2.2:1")}, c)
-		if got := <-c.out; got.payload != "unasked" {
-			t.Errorf("got %v", got)
-		}
-		c.Close()
-		synctest.Wait()
-	})
-}
-
-// slowClient takes its time to be answered.
-type slowClient struct{ clientMail }
-
-func (c *slowClient) Associate() (Association, error) {
-	time.Sleep(time.Second)
-	return c, nil
-}
-
 // A client that sends to ever new destinations costs no more than maxTargets.
 func TestAssociationIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -258,13 +214,13 @@ func TestAssociationIsBounded(t *testing.T) {
 			return len(a.targets)
 		}
 		for i := range 3 * maxTargets {
-			a.egressTo(socks.Addr{Name: "slow.test", Port: uint16(i)}, []byte("x"))
+			a.egressTo(socks.Addr{Name: "slow.test", Port: uint16(i)}, datagram.Batch{Payload: []byte("x")})
 		}
 		if n := remembered(); n != maxOpening {
 			t.Errorf("%d destinations wait", n)
 		}
 		for range 2 * maxQueue {
-			a.egressTo(socks.Addr{Name: "slow.test", Port: 0}, []byte("x"))
+			a.egressTo(socks.Addr{Name: "slow.test", Port: 0}, datagram.Batch{Payload: []byte("x")})
 		}
 		a.mu.Lock()
 		if n := len(a.targets[socks.Addr{Name: "slow.test"}].queue); n > maxQueue {
@@ -273,7 +229,7 @@ func TestAssociationIsBounded(t *testing.T) {
 		a.mu.Unlock()
 		time.Sleep(2 * g.Policy().DialTimeout) // those find no way, and others may be looked for
 		for i := range 2 * maxTargets {
-			a.egressTo(socks.Addr{Name: "quick.test", Port: uint16(i + 1)}, []byte("x"))
+			a.egressTo(socks.Addr{Name: "quick.test", Port: uint16(i + 1)}, datagram.Batch{Payload: []byte("x")})
 			synctest.Wait()
 			if len(def.opened) > 0 && len(def.opened[0].out) > 0 {
 				<-def.opened[0].out
@@ -437,7 +393,7 @@ func TestQueueIsBounded(t *testing.T) {
 	for range 100 {
 		w := &target{}
 		for range 2 * maxQueue {
-			a.queueLocked(w, make([]byte, 1000))
+			a.queueLocked(w, datagram.Batch{Payload: make([]byte, 1000)})
 		}
 		if len(w.queue) > maxQueue {
 			t.Fatalf("%d datagrams wait for one destination", len(w.queue))
@@ -450,7 +406,7 @@ func TestQueueIsBounded(t *testing.T) {
 	taken := 0
 	for _, w := range waiting {
 		for _, b := range a.takeLocked(w) {
-			taken += len(b)
+			taken += len(b.Payload)
 		}
 	}
 	if a.queued != 0 || taken == 0 {

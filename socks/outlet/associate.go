@@ -56,6 +56,11 @@ func (v *Via) listenPacket(ctx context.Context) (*viaPackets, error) {
 		control.Close()
 		return nil, err
 	}
+	if err := conn.Find(ctx, relay); err != nil {
+		control.Close()
+		conn.Close()
+		return nil, err
+	}
 	p := &viaPackets{control: control, conn: conn, relay: relay}
 	p.ended.Go(func() {
 		io.Copy(io.Discard, control) // the relay ends with it, however that is
@@ -72,22 +77,18 @@ type viaPackets struct {
 	ended   sync.WaitGroup
 }
 
-// ReadFrom drops what does not come from the relay, or is malformed.
-func (p *viaPackets) ReadFrom(b []byte) (int, socks.Addr, error) {
-	buf := datagram.Take()
-	defer buf.Give()
-	for {
-		n, from, err := p.conn.ReadFrom(buf[:])
-		if err != nil {
-			return 0, socks.Addr{}, err
-		}
+// Forward drops what does not come from the relay, or is malformed.
+func (p *viaPackets) Forward(take func(datagram.Batch, socks.Addr)) {
+	p.conn.Forward(func(b datagram.Batch, from socks.Addr) {
 		if !answers(p.relay, from) {
-			continue
+			return
 		}
-		if from, payload, err := socks.ParseDatagram(buf[:n]); err == nil && !from.IsName() {
-			return copy(b, payload), from, nil
-		}
-	}
+		socks.EachUnwrapped(b, func(b datagram.Batch, from socks.Addr) {
+			if !from.IsName() {
+				take(b, from)
+			}
+		})
+	})
 }
 
 // answers reports whether a datagram of the address from can be an answer of
@@ -97,14 +98,14 @@ func answers(dest, from socks.Addr) bool {
 	return from == dest || dest.IsName() && from.Port == dest.Port
 }
 
-// WriteTo copies b behind a header.
-func (p *viaPackets) WriteTo(ctx context.Context, b []byte, dest socks.Addr) error {
-	buf := datagram.Take()
-	defer buf.Give()
-	return p.conn.WriteTo(ctx, socks.AppendDatagram(buf[:0], dest, b), p.relay)
+// Find does nothing: the server finds dest.
+func (p *viaPackets) Find(context.Context, socks.Addr) error { return nil }
+
+func (p *viaPackets) Send(b datagram.Batch, dest socks.Addr) error {
+	return socks.EachWrapped(b, dest, func(b datagram.Batch) error { return p.conn.Send(b, p.relay) })
 }
 
-func (p *viaPackets) SetReadDeadline(t time.Time) error { return p.conn.SetReadDeadline(t) }
+func (p *viaPackets) Done() <-chan struct{} { return p.conn.Done() }
 
 func (p *viaPackets) Close() error {
 	err := p.control.Close()

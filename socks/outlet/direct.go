@@ -55,7 +55,7 @@ type DirectConfig struct {
 	NAT64 func() netip.Prefix
 	// Listening is where Bind listens.
 	Listening socks.Listening
-	// Ports are by which clients send datagrams. Never nil where they do.
+	// Ports are by which clients send datagrams; nil: those of this Direct alone.
 	Ports *Ports
 	// Control sets options of each other socket, see net.Dialer. May be nil.
 	Control func(network, address string, c syscall.RawConn) error
@@ -71,6 +71,9 @@ type Direct struct {
 
 // NewDirect returns a Direct.
 func NewDirect(c DirectConfig) *Direct {
+	if c.Ports == nil {
+		c.Ports = NewPorts(c.Control, nil)
+	}
 	dialer := &net.Dialer{
 		Control:   c.Control,
 		KeepAlive: -1, // most connections are over before it matters: see relay.Stream

@@ -6,9 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 
 	"sixgate/socks"
+	"sixgate/socks/datagram"
 )
 
 // Outlet is a way out. The errors of Dial tell a syscall.Errno. LocalAddr of the
@@ -29,13 +29,18 @@ type PacketOutlet interface {
 // address to all of them (RFC 4787, section 4.1). Only those that were written
 // to are heard (section 5, address-dependent filtering).
 type PacketConn interface {
-	// ReadFrom reads a datagram, and tells the address it came from.
-	ReadFrom(b []byte) (n int, from socks.Addr, err error)
-	// WriteTo sends b to dest. It may have to look up a dest that was never
-	// written to, which ctx bounds, and answers for it by the same address
-	// from then on.
-	WriteTo(ctx context.Context, b []byte, dest socks.Addr) error
-	SetReadDeadline(t time.Time) error
+	// Find gets ready to send to dest. It may have to look up a name, which ctx
+	// bounds, and answers for it by the same address from then on.
+	Find(ctx context.Context, dest socks.Addr) error
+	// Send sends b to dest, and never waits. Who was not found, or not sent to
+	// for long, is EDESTADDRREQ: it is to be found again.
+	Send(b datagram.Batch, dest socks.Addr) error
+	// Forward makes the PacketConn call take with what comes in, and the address
+	// it comes from, one call at a time. take must not wait, and is done with the
+	// payload when it returns.
+	Forward(take func(b datagram.Batch, from socks.Addr))
+	// Done is closed when nothing comes in any more.
+	Done() <-chan struct{}
 	Close() error
 }
 

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"sixgate/socks"
 	"sixgate/socks/datagram"
@@ -40,19 +39,41 @@ func echoUDP(t *testing.T, ip string) netip.AddrPort {
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
+// letters keeps what comes to a PacketConn.
+type letters struct {
+	PacketConn
+	came chan letter
+}
+
+type letter struct {
+	payload string
+	from    socks.Addr
+}
+
+func lettersOf(p PacketConn) *letters {
+	l := &letters{p, make(chan letter, 100)}
+	p.Forward(func(b datagram.Batch, from socks.Addr) {
+		for one := range b.Each {
+			l.came <- letter{string(one.Payload), from}
+		}
+	})
+	return l
+}
+
 // ask sends a datagram to dest and returns where the answer comes from.
-func ask(t *testing.T, p PacketConn, dest socks.Addr, payload string) socks.Addr {
+func ask(t *testing.T, p *letters, dest socks.Addr, payload string) socks.Addr {
 	t.Helper()
-	if err := p.WriteTo(t.Context(), []byte(payload), dest); err != nil {
+	if err := p.Find(t.Context(), dest); err != nil {
 		t.Fatal(err)
 	}
-	p.SetReadDeadline(time.Now().Add(10 * time.Second))
-	buf := make([]byte, 100)
-	n, from, err := p.ReadFrom(buf)
-	if want := "re: " + payload; err != nil || string(buf[:n]) != want {
-		t.Fatalf("got %q, %v, want %q", buf[:n], err, want)
+	if err := p.Send(datagram.Batch{Payload: []byte(payload), TTL: datagram.DefaultTTL}, dest); err != nil {
+		t.Fatal(err)
 	}
-	return from
+	got := next(t, p.came)
+	if want := "re: " + payload; got.payload != want {
+		t.Fatalf("got %q, want %q", got.payload, want)
+	}
+	return got.from
 }
 
 // Who is written to by IPv4 answers from IPv4, also through a translator: here
@@ -68,7 +89,7 @@ func TestDirectPacketsThroughNAT64(t *testing.T) {
 	}
 	defer p.Close()
 	dest := socks.Addr{IP: netip.MustParseAddr("0.0.0.1"), Port: echo.Port()}
-	if from := ask(t, p, dest, "hello"); from != dest {
+	if from := ask(t, lettersOf(p), dest, "hello"); from != dest {
 		t.Errorf("the answer is from %s, want %s", from, dest)
 	}
 }
@@ -83,8 +104,9 @@ func TestDirectPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	local := p.(*directPackets).socket.LocalAddr().(*net.UDPAddr)
-	stranger, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 77)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: local.Port})
+	heard := lettersOf(p)
+	local := int(p.(*directPackets).socket.LocalPort())
+	stranger, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 77)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: local})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +119,7 @@ func TestDirectPackets(t *testing.T) {
 			socks.AddrFromAddrPort(echo4):         echo4,
 			socks.AddrFromAddrPort(echo6):         echo6,
 		} {
-			if from := ask(t, p, dest, "hello"); from != socks.AddrFromAddrPort(want) {
+			if from := ask(t, heard, dest, "hello"); from != socks.AddrFromAddrPort(want) {
 				t.Errorf("%s answers from %s, want %s", dest, from, want)
 			}
 		}
@@ -111,7 +133,7 @@ func TestDirectPackets(t *testing.T) {
 		{IP: netip.MustParseAddr("127.0.0.2"), Port: 1}:    syscall.EACCES,
 		{IP: netip.MustParseAddr("224.0.0.1"), Port: 5353}: syscall.EACCES,
 	} {
-		if err := p.WriteTo(t.Context(), []byte("x"), dest); !errors.Is(err, want) {
+		if err := p.Find(t.Context(), dest); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", dest, err, want)
 		}
 	}
@@ -147,9 +169,10 @@ func TestChainUDP(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer p.Close()
+			heard := lettersOf(p)
 			name := socks.Addr{Name: "target.test", Port: echo.Port()}
 			for _, dest := range []socks.Addr{name, socks.AddrFromAddrPort(echo)} {
-				if from := ask(t, p, dest, ""); from != socks.AddrFromAddrPort(echo) {
+				if from := ask(t, heard, dest, ""); from != socks.AddrFromAddrPort(echo) {
 					t.Errorf("%s answers from %s", dest, from)
 				}
 			}
@@ -196,9 +219,7 @@ func TestViaPacketsEndWithHop(t *testing.T) {
 	}
 	defer p.Close()
 	cancel()
-	if _, _, err := p.ReadFrom(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("got %v", err)
-	}
+	next(t, p.Done())
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -22,12 +22,17 @@ const (
 // and the identifier, all but the type of the kernel's making (icmp(7)).
 const echoHeader = 6
 
+// hopsLeft has the kernel tell the hop limit of an answer: users look at that.
+var hopsLeft = [2]datagram.Option{
+	{Level: unix.SOL_IP, Name: unix.IP_RECVTTL, Value: 1}, {Level: unix.SOL_IPV6, Name: unix.IPV6_RECVHOPLIMIT, Value: 1},
+}
+
 var errNoPing = errors.New("opening a socket for pings, which sysctl net.ipv4.ping_group_range has to allow")
 
 // pinger is a Peer that is pinged, by a socket of its own.
 type pinger struct {
-	*socket
-	poller *poller
+	*datagram.Socket
+	poller *datagram.Poller
 	remote netip.Addr
 	receiver
 	done   chan struct{}
@@ -41,40 +46,34 @@ func (ps *Ports) ping(ip netip.Addr) (Peer, error) {
 	if ip.Is6() {
 		family, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
 	}
-	p := &pinger{poller: ps.poller, remote: ip, done: make(chan struct{})}
+	p := &pinger{poller: &ps.poller, remote: ip, done: make(chan struct{})}
 	var err error
-	if p.socket, err = openSocket(family, protocol, ps.control, p, hopsLeft[:]...); err != nil {
+	if p.Socket, err = datagram.OpenSocket(family, protocol, ps.control, p, hopsLeft[:]...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoPing, err)
 	}
-	if err = p.connect(ip); err == nil {
-		err = ps.poller.watch(p.socket)
+	if err = p.Connect(ip); err == nil {
+		err = ps.poller.Watch(p.Socket)
 	}
 	if err != nil {
-		p.socket.close()
+		p.Socket.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-// took hands over an answer.
-func (p *pinger) took(b datagram.Batch, _ netip.AddrPort) {
+// Took hands over an answer.
+func (p *pinger) Took(b datagram.Batch, _ netip.AddrPort) {
 	if len(b.Payload) > echoHeader {
 		b.Payload = b.Payload[echoHeader:]
 		p.hand(b)
 	}
 }
 
-func (p *pinger) failed(e *PathError) {
-	e.dest = netip.AddrPortFrom(p.remote, 0)
-	if len(e.quoted) > echoHeader {
-		e.quoted = e.quoted[echoHeader:]
-	} else {
-		e.quoted = nil
-	}
-	p.fail(e)
+func (p *pinger) Failed(e *datagram.PathError) {
+	p.fail(e.Of(netip.AddrPortFrom(p.remote, 0), echoHeader))
 }
 
-func (p *pinger) broke() { p.ended.Do(func() { close(p.done) }) }
+func (p *pinger) Broke() { p.ended.Do(func() { close(p.done) }) }
 
 // Send sends a ping.
 func (p *pinger) Send(b datagram.Batch) error {
@@ -85,11 +84,11 @@ func (p *pinger) Send(b datagram.Batch) error {
 		buf[0] = echoRequest6
 	}
 	b.Payload = buf[:echoHeader+copy(buf[echoHeader:], b.Payload)]
-	return p.socket.Send(b, netip.AddrPort{})
+	return p.Socket.Send(b, netip.AddrPort{})
 }
 
 func (p *pinger) Done() <-chan struct{} { return p.done }
-func (p *pinger) LocalAddr() net.Addr   { return localAddr(p.localPort(), p.remote) }
+func (p *pinger) LocalAddr() net.Addr   { return localAddr(p.LocalPort(), p.remote) }
 func (p *pinger) RemoteAddr() net.Addr {
 	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.remote, 0))
 }
@@ -97,9 +96,9 @@ func (p *pinger) RemoteAddr() net.Addr {
 func (p *pinger) Close() (err error) {
 	p.closed.Do(func() {
 		p.stop()
-		p.broke()
-		p.poller.leave(p.socket)
-		err = p.socket.close()
+		p.Broke()
+		p.poller.Leave(p.Socket)
+		err = p.Socket.Close()
 	})
 	return err
 }

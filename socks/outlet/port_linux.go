@@ -29,10 +29,10 @@ type PeerOutlet interface {
 // where no other Peer of the client is, by its other ports, too (RFC 4787,
 // section 5, address-dependent filtering).
 type Peer interface {
-	// Send sends b, and never waits. An error may be a PathError.
+	// Send sends b, and never waits. An error may be a datagram.PathError.
 	Send(b datagram.Batch) error
 	// Forward makes the Peer call take with all that comes in, one call at a
-	// time, and failed with what the network tells, by a PathError. Neither may
+	// time, and failed with what the network tells, by a datagram.PathError. Neither may
 	// wait.
 	Forward(take func(datagram.Batch) error, failed func(error))
 	// Report does nothing: what a client could not take is not told.
@@ -53,7 +53,7 @@ type control func(network, address string, c syscall.RawConn) error
 type Ports struct {
 	control  control
 	reserved func(port uint16) bool // may be nil
-	poller   *poller
+	poller   datagram.Poller
 
 	mu     sync.Mutex
 	opened map[netip.AddrPort][]*port // by client; guarded by mu
@@ -62,12 +62,12 @@ type Ports struct {
 // NewPorts returns Ports whose sockets are set up by control, which may be nil.
 // A port that is reserved is no client's; reserved may be nil.
 func NewPorts(control func(network, address string, c syscall.RawConn) error, reserved func(port uint16) bool) *Ports {
-	return &Ports{control: control, reserved: reserved, poller: newPoller(), opened: make(map[netip.AddrPort][]*port)}
+	return &Ports{control: control, reserved: reserved, opened: make(map[netip.AddrPort][]*port)}
 }
 
 // port is one UDP port of the host.
 type port struct {
-	*socket
+	*datagram.Socket
 
 	mu    sync.Mutex
 	peers map[netip.AddrPort]*peer // guarded by mu
@@ -98,45 +98,45 @@ func (d *Direct) reach(ctx context.Context, network string, client netip.AddrPor
 // (RFC 6335, section 6): a server of this host may want it.
 const lastSystemPort = 1023
 
-// backlog is how much may wait at a port, in bytes of the kernel's memory, which
-// bounds what all sockets hold by udp_mem, too: the default holds 1 ms of a
-// gigabit, and this 20 ms, for which others may have a processor to themselves.
-const backlog = 4 << 20
-
 // open returns a port for both families, the one that the client has where it
 // is neither reserved nor taken. To hosts that the client knows the real addresses of,
 // the kernel's NAT keeps that port, too, so that all see one.
 func (ps *Ports) open(client netip.AddrPort) (*port, error) {
 	o := &port{peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer)}
-	options := []option{
-		{unix.IPPROTO_UDP, unix.UDP_GRO, 1}, {unix.SOL_IPV6, unix.IPV6_V6ONLY, 0},
-		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, backlog},
-	}
 	var err error
-	for _, family := range []int{unix.AF_INET6, unix.AF_INET} {
-		o.socket, err = openSocket(family, 0, ps.control, o, options...)
-		if !errors.Is(err, unix.EAFNOSUPPORT) {
-			break
-		}
-	}
-	if err != nil {
+	if o.Socket, err = ps.socket(o); err != nil {
 		return nil, err
 	}
 	err = unix.EADDRINUSE
 	if own := client.Port(); own > lastSystemPort && (ps.reserved == nil || !ps.reserved(own)) {
-		err = o.bind(own)
+		err = o.Bind(netip.AddrPortFrom(netip.Addr{}, own))
 	}
 	if err != nil {
-		err = o.bind(0)
+		err = o.Bind(netip.AddrPort{})
 	}
 	if err == nil {
-		err = ps.poller.watch(o.socket)
+		err = ps.poller.Watch(o.Socket)
 	}
 	if err != nil {
-		o.close()
+		o.Close()
 		return nil, err
 	}
 	return o, nil
+}
+
+// socket returns a socket for both families, as far as the host has them.
+func (ps *Ports) socket(owner datagram.Owner) (s *datagram.Socket, err error) {
+	options := []datagram.Option{
+		{Level: unix.IPPROTO_UDP, Name: unix.UDP_GRO, Value: 1}, {Level: unix.SOL_IPV6, Name: unix.IPV6_V6ONLY, Value: 0},
+		{Level: unix.SOL_SOCKET, Name: unix.SO_RCVBUFFORCE, Value: datagram.Backlog},
+	}
+	for _, family := range []int{unix.AF_INET6, unix.AF_INET} {
+		s, err = datagram.OpenSocket(family, 0, ps.control, owner, options...)
+		if !errors.Is(err, unix.EAFNOSUPPORT) {
+			break
+		}
+	}
+	return s, err
 }
 
 // reach returns the Peer at remote of a client, by the first of the client's
@@ -192,8 +192,8 @@ func (o *port) remove(p *peer) (last bool) {
 	return len(o.peers) == 0
 }
 
-// took hands what comes in to the peer that it comes from.
-func (o *port) took(b datagram.Batch, from netip.AddrPort) {
+// Took hands what comes in to the peer that it comes from.
+func (o *port) Took(b datagram.Batch, from netip.AddrPort) {
 	p, same := o.find(from)
 	if p == nil {
 		return // of a stranger
@@ -204,15 +204,15 @@ func (o *port) took(b datagram.Batch, from netip.AddrPort) {
 	p.hand(b)
 }
 
-// failed hands e to the peer that it is about.
-func (o *port) failed(e *PathError) {
-	if p, same := o.find(e.dest); same {
+// Failed hands e to the peer that it is about.
+func (o *port) Failed(e *datagram.PathError) {
+	if p, same := o.find(e.Dest()); same {
 		p.fail(e)
 	}
 }
 
-// broke ends all peers.
-func (o *port) broke() {
+// Broke ends all peers.
+func (o *port) Broke() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.peers {
@@ -244,7 +244,7 @@ type peer struct {
 
 func (p *peer) Send(b datagram.Batch) error { return p.port.Send(b, p.remote) }
 func (p *peer) Done() <-chan struct{}       { return p.done }
-func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.localPort(), p.remote.Addr()) }
+func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.LocalPort(), p.remote.Addr()) }
 func (p *peer) RemoteAddr() net.Addr        { return net.UDPAddrFromAddrPort(p.remote) }
 func (p *peer) end()                        { p.ended.Do(func() { close(p.done) }) }
 
@@ -254,8 +254,8 @@ func (p *peer) Close() (err error) {
 		p.stop()
 		p.end()
 		if p.ports.leave(p) {
-			p.ports.poller.leave(p.port.socket)
-			err = p.port.close()
+			p.ports.poller.Leave(p.port.Socket)
+			err = p.port.Socket.Close()
 		}
 	})
 	return err
@@ -317,7 +317,7 @@ func (r *receiver) hand(b datagram.Batch) {
 	}
 }
 
-func (r *receiver) fail(e *PathError) {
+func (r *receiver) fail(e *datagram.PathError) {
 	r.mu.Lock()
 	failed := r.failing
 	r.mu.Unlock()

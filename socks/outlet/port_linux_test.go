@@ -3,11 +3,8 @@ package outlet
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -186,7 +183,7 @@ func TestPortRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := next(t, got.failed)
-		var path *PathError
+		var path *datagram.PathError
 		if !errors.Is(err, syscall.ECONNREFUSED) || !errors.As(err, &path) || string(path.Quoted()) != "anyone?" || path.Offender().IsValid() {
 			t.Errorf("%s: %v", at, err)
 		}
@@ -237,7 +234,7 @@ func TestPortTooLarge(t *testing.T) {
 		if err = p.Send(datagram.Batch{Payload: large, TTL: 64, Whole: true}); err == nil {
 			err = next(t, got.failed)
 		}
-		var path *PathError
+		var path *datagram.PathError
 		if !errors.As(err, &path) || !errors.Is(err, syscall.EMSGSIZE) || path.Room() != 65536-headers {
 			t.Errorf("%s: %v", at, err)
 		}
@@ -266,34 +263,34 @@ func TestPortCloses(t *testing.T) {
 
 // echo is a far end that sends back what it gets, with the same header.
 type echo struct {
-	*socket
+	*datagram.Socket
 	came chan datagram.Batch
 }
 
-func (e *echo) took(b datagram.Batch, from netip.AddrPort) {
+func (e *echo) Took(b datagram.Batch, from netip.AddrPort) {
 	e.came <- b
 	e.Send(b, from)
 }
 
-func (e *echo) failed(*PathError) {}
-func (e *echo) broke()            {}
+func (e *echo) Failed(*datagram.PathError) {}
+func (e *echo) Broke()                     {}
 
 // Hop limit, DSCP and ECN go out as they came in, and come in as they were.
 func TestPortHeader(t *testing.T) {
-	poller := newPoller()
+	poller := &datagram.Poller{}
 	there := &echo{came: make(chan datagram.Batch, 10)}
 	var err error
-	if there.socket, err = openSocket(unix.AF_INET6, 0, nil, there, hopsLeft[:]...); err != nil {
+	if there.Socket, err = datagram.OpenSocket(unix.AF_INET6, 0, nil, there, hopsLeft[:]...); err != nil {
 		t.Fatal(err)
 	}
-	defer there.close()
-	if err := errors.Join(there.bind(0), poller.watch(there.socket)); err != nil {
+	defer there.Close()
+	if err := errors.Join(there.Bind(netip.AddrPort{}), poller.Watch(there.Socket)); err != nil {
 		t.Fatal(err)
 	}
-	defer poller.leave(there.socket)
+	defer poller.Leave(there.Socket)
 	for _, at := range []string{"127.0.0.1", "::1"} {
 		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
-		p := reach(t, d, "192.0.2.2:1000", socks.Addr{IP: netip.MustParseAddr(at), Port: there.localPort()})
+		p := reach(t, d, "192.0.2.2:1000", socks.Addr{IP: netip.MustParseAddr(at), Port: there.LocalPort()})
 		back := sinkOf(p)
 		for _, want := range []datagram.Batch{{TOS: 46<<2 | 1, TTL: 9}, {TOS: 2, TTL: 255, Whole: true}, {TTL: 64}} {
 			want.Payload = []byte("x")
@@ -306,58 +303,6 @@ func TestPortHeader(t *testing.T) {
 			if got := next(t, back.came); got.TOS != want.TOS {
 				t.Errorf("%s: traffic class %#x came back, want %#x", at, got.TOS, want.TOS)
 			}
-		}
-	}
-}
-
-// heard is an owner that keeps what it is told.
-type heard struct{ batches []string }
-
-func (h *heard) took(b datagram.Batch, from netip.AddrPort) {
-	h.batches = append(h.batches, fmt.Sprintf("%s/%d", b.Payload, b.Size))
-}
-
-func (h *heard) failed(*PathError) {}
-func (h *heard) broke()            {}
-
-// Datagrams of a kind that wait together are taken together.
-func TestInboxJoins(t *testing.T) {
-	h := &heard{}
-	s, err := openSocket(unix.AF_INET, 0, nil, h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	if err := s.bind(0); err != nil {
-		t.Fatal(err)
-	}
-	one, other := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0")
-	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), s.localPort())
-	in := newInbox()
-	for _, step := range []struct {
-		sent []string // those of other begin with o
-		want []string
-	}{
-		{[]string{"aaa", "bbb", "cc", "dd"}, []string{"aaabbbcc/3", "dd/0"}},
-		{[]string{"aa", "bbb", "", "", "cc"}, []string{"aa/0", "bbb/0", "/0", "/0", "cc/0"}},
-		{[]string{"aaa", "ooo", "ooo", "bbb"}, []string{"aaa/0", "oooooo/3", "bbb/0"}},
-		{slices.Repeat([]string{"a"}, maxReceived+1), []string{strings.Repeat("a", maxReceived) + "/1", "a/0"}},
-	} {
-		h.batches = nil
-		for _, b := range step.sent {
-			c := one
-			if strings.HasPrefix(b, "o") {
-				c = other
-			}
-			if _, err := c.WriteToUDPAddrPort([]byte(b), to); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for range step.sent { // more often than there is something
-			s.raw.Control(func(fd uintptr) { in.receive(fd, s) })
-		}
-		if !slices.Equal(h.batches, step.want) {
-			t.Errorf("%q: got %q, want %q", step.sent, h.batches, step.want)
 		}
 	}
 }

@@ -130,25 +130,14 @@ func (n *node) serveUDP(ctx context.Context, r *socks.Request, direct *Direct) {
 	}
 	defer near.Close()
 	defer context.AfterFunc(ctx, func() { near.Close() })()
-	var wg sync.WaitGroup
-	defer wg.Wait()
 	defer far.Close()
-	wg.Go(func() {
-		for buf := make([]byte, datagram.Max); ; {
-			n, from, err := far.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			near.WriteTo(buf[:n], from)
+	far.Forward(func(b datagram.Batch, from socks.Addr) { near.Send(b, from) })
+	near.Forward(func(b datagram.Batch, dest socks.Addr) {
+		if far.Find(ctx, dest) == nil {
+			far.Send(b, dest)
 		}
 	})
-	for buf := make([]byte, datagram.Max); ; {
-		n, dest, err := near.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		far.WriteTo(ctx, buf[:n], dest)
-	}
+	<-near.Done()
 }
 
 func (n *node) serveBind(ctx context.Context, r *socks.Request, direct *Direct) {

@@ -45,7 +45,7 @@ func (v *Via) Reach(ctx context.Context, network string, client netip.AddrPort, 
 	port := p.port
 	if first {
 		if port.conn, port.err = v.listenPacket(ctx); port.err == nil {
-			port.ended.Go(port.receive)
+			port.receive()
 		} else {
 			port.end()
 		}
@@ -148,22 +148,16 @@ func (o *viaPort) find(from netip.AddrPort) *viaPeer {
 // receive hands what comes in to whom it answers, until nothing comes any
 // more, which ends all.
 func (o *viaPort) receive() {
-	buf := datagram.Take()
-	defer buf.Give()
-	for {
-		n, from, err := o.conn.ReadFrom(buf[:])
-		if err != nil {
-			o.end()
-			return
-		}
+	o.conn.Forward(func(b datagram.Batch, from socks.Addr) {
 		if p := o.find(from.AddrPort()); p != nil {
-			p.hand(datagram.Batch{Payload: buf[:n], TTL: defaultTTL})
+			p.hand(b)
 		}
-	}
+	})
+	o.ended.Go(func() {
+		<-o.conn.Done()
+		o.end()
+	})
 }
-
-// defaultTTL is that of datagrams of which no hop limit is known (RFC 1700).
-const defaultTTL = 64
 
 // end tells all that there is nothing behind the port any more.
 func (o *viaPort) end() {
@@ -178,7 +172,7 @@ func (o *viaPort) end() {
 	}
 	o.mu.Unlock()
 	for _, p := range all {
-		p.fail(&PathError{dest: p.dest.AddrPort(), errno: syscall.ECONNREFUSED})
+		p.fail(datagram.Refused(p.dest.AddrPort()))
 		p.end()
 	}
 }
@@ -196,14 +190,7 @@ type viaPeer struct {
 }
 
 // Send sends b; all but its payload is lost on the way.
-func (p *viaPeer) Send(b datagram.Batch) error {
-	for one := range b.Each {
-		if err := p.port.conn.WriteTo(context.Background(), one.Payload, p.dest); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (p *viaPeer) Send(b datagram.Batch) error { return p.port.conn.Send(b, p.dest) }
 
 func (p *viaPeer) Done() <-chan struct{} { return p.done }
 func (p *viaPeer) end()                  { p.ended.Do(func() { close(p.done) }) }

@@ -1,4 +1,4 @@
-package outlet
+package datagram
 
 import (
 	"encoding/binary"
@@ -6,13 +6,11 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"sixgate/socks/datagram"
 )
 
 // tooLarge returns the error that the kernel keeps for a datagram that does
 // not fit its path, or nil where another goroutine got it, and tells of it.
-func tooLarge(fd int, b datagram.Batch, failed func(*PathError)) error {
+func tooLarge(fd int, b Batch, failed func(*PathError)) error {
 	for {
 		switch e := nextError(fd); {
 		case e == nil:

@@ -1,4 +1,4 @@
-package outlet
+package datagram
 
 import (
 	"fmt"
@@ -36,3 +36,19 @@ func (e *PathError) Room() int { return e.room }
 
 // Quoted returns the start of the payload, as far as it is known.
 func (e *PathError) Quoted() []byte { return e.quoted }
+
+// Of returns what e tells, of a datagram to dest that began after the first
+// skip bytes of what e quotes.
+func (e *PathError) Of(dest netip.AddrPort, skip int) *PathError {
+	of := *e
+	of.dest, of.quoted = dest, e.quoted[min(skip, len(e.quoted)):]
+	return &of
+}
+
+// Refused returns that nothing answers at dest any more.
+func Refused(dest netip.AddrPort) *PathError {
+	return &PathError{dest: dest, errno: syscall.ECONNREFUSED}
+}
+
+// Dest returns where the datagram was to go.
+func (e *PathError) Dest() netip.AddrPort { return e.dest }

@@ -1,4 +1,4 @@
-package outlet
+package datagram
 
 import (
 	"cmp"
@@ -11,38 +11,35 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"sixgate/socks/datagram"
 )
 
-// poller receives for many sockets in one goroutine, which lives while there is
-// any: to wake one for each datagram would cost more than to receive it.
-type poller struct {
+// Poller receives for many sockets in one goroutine, which lives while there is
+// any: to wake one for each datagram would cost more than to receive it. The
+// zero Poller is ready for use.
+type Poller struct {
 	mu      sync.Mutex
-	sockets map[int32]*socket // by descriptor; guarded by mu
+	sockets map[int32]*Socket // by descriptor; guarded by mu
 	life    *life             // nil while there are no sockets; guarded by mu
 }
 
-// life is that of a poller's goroutine.
+// life is that of a Poller's goroutine.
 type life struct {
 	file  *os.File // of epoll(7), on which Go's own poller waits
 	raw   syscall.RawConn
 	ended chan struct{} // closed at the end
 }
 
-func newPoller() *poller { return &poller{sockets: make(map[int32]*socket)} }
-
-// watch makes the owner of s get what comes in, until leave.
-func (p *poller) watch(s *socket) error {
+// Watch makes the owner of s get what comes in, until Leave.
+func (p *Poller) Watch(s *Socket) error {
 	err := p.add(s)
 	if err != nil {
-		p.leave(s)
+		p.Leave(s)
 		return fmt.Errorf("watching a socket: %w", err)
 	}
 	return nil
 }
 
-func (p *poller) add(s *socket) error {
+func (p *Poller) add(s *Socket) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.life == nil {
@@ -61,7 +58,7 @@ func (p *poller) add(s *socket) error {
 	})
 }
 
-func (p *poller) beginLocked() error {
+func (p *Poller) beginLocked() error {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("epoll_create1", err)
@@ -72,14 +69,14 @@ func (p *poller) beginLocked() error {
 		l.file.Close()
 		return err
 	}
-	p.life = l
+	p.life, p.sockets = l, make(map[int32]*Socket)
 	go p.run(l)
 	return nil
 }
 
-// leave forgets s, which is not yet closed. Where it was the last one it waits
+// Leave forgets s, which is not yet closed. Where it was the last one it waits
 // for the goroutine to end.
-func (p *poller) leave(s *socket) {
+func (p *Poller) Leave(s *Socket) {
 	p.mu.Lock()
 	s.with(func(fd int) error {
 		delete(p.sockets, int32(fd))
@@ -105,13 +102,13 @@ const (
 )
 
 // run receives until l's descriptor is closed.
-func (p *poller) run(l *life) {
+func (p *Poller) run(l *life) {
 	defer close(l.ended)
 	var (
 		events  [maxEvents]unix.EpollEvent
-		ready   [maxEvents]*socket
+		ready   [maxEvents]*Socket
 		inbox   = newInbox()
-		current *socket
+		current *Socket
 	)
 	receive := func(fd uintptr) { inbox.receive(fd, current) }
 	for l.raw.Read(func(fd uintptr) bool {
@@ -132,7 +129,7 @@ func (p *poller) run(l *life) {
 }
 
 // find looks up the sockets of events.
-func (p *poller) find(events []unix.EpollEvent, sockets []*socket) {
+func (p *Poller) find(events []unix.EpollEvent, sockets []*Socket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range events {
@@ -163,7 +160,7 @@ type message struct {
 
 // slot is where a message is put.
 type slot struct {
-	payload datagram.Buffer
+	payload Buffer
 	control [controlRoom]byte
 	from    unix.RawSockaddrInet6 // with room for one of IPv4
 	vector  unix.Iovec
@@ -193,16 +190,16 @@ func (in *inbox) reset(i int) {
 
 // receive hands what has come in, or what the network tells, to the owner of a
 // socket.
-func (in *inbox) receive(fd uintptr, s *socket) {
+func (in *inbox) receive(fd uintptr, s *Socket) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.messages[0])), maxReceived, unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 	case unix.EAGAIN, unix.EINTR:
-		drain(int(fd), s.owner.failed) // there may be errors alone
+		drain(int(fd), s.owner.Failed) // there may be errors alone
 		return
 	default: // what an earlier datagram met, of which the queue of errors may tell more
-		if !drain(int(fd), s.owner.failed) && !isLate(errno) {
-			s.owner.broke()
+		if !drain(int(fd), s.owner.Failed) && !isLate(errno) {
+			s.owner.Broke()
 		}
 		return
 	}
@@ -214,45 +211,41 @@ func (in *inbox) receive(fd uintptr, s *socket) {
 			b.Payload = append(b.Payload, next.Payload...) // its slot has room
 			continue
 		}
-		s.owner.took(b, from)
+		s.owner.Took(b, from)
 		b, from = next, source
 	}
-	s.owner.took(b, from)
+	s.owner.Took(b, from)
 	for i := range int(n) {
 		in.reset(i)
 	}
 }
 
-// maxJoined is what an IP packet of either family holds of UDP payload, in
-// bytes.
-const maxJoined = 65535 - 40 - 8
-
 // continues reports whether next can be the end of b: the kernel sends the
 // client datagrams of one size, but for a shorter last one, in one go.
-func continues(b, next datagram.Batch) bool {
+func continues(b, next Batch) bool {
 	size := cmp.Or(b.Size, len(b.Payload))
 	return next.Size == 0 && len(next.Payload) > 0 && len(next.Payload) <= size && len(b.Payload)%size == 0 &&
-		next.TOS == b.TOS && next.TTL == b.TTL && len(b.Payload)+len(next.Payload) <= maxJoined
+		next.TOS == b.TOS && next.TTL == b.TTL && len(b.Payload)+len(next.Payload) <= MaxJoined
 }
 
 // read returns what is in a slot.
-func (in *inbox) read(i int) (datagram.Batch, netip.AddrPort) {
+func (in *inbox) read(i int) (Batch, netip.AddrPort) {
 	m, s := &in.messages[i], &in.slots[i]
-	b := datagram.Batch{Payload: s.payload[:m.size], TTL: 64}
+	b := Batch{Payload: s.payload[:m.size], TTL: DefaultTTL}
 	for rest := s.control[:m.Controllen]; len(rest) > 0; {
 		h, data, next, err := unix.ParseOneSocketControlMessage(rest)
 		if err != nil {
 			break
 		}
 		rest = next
-		switch (option{int(h.Level), int(h.Type), 0}) {
-		case option{unix.SOL_IP, unix.IP_TTL, 0}, option{unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 0}:
+		switch (Option{int(h.Level), int(h.Type), 0}) {
+		case Option{unix.SOL_IP, unix.IP_TTL, 0}, Option{unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 0}:
 			b.TTL = uint8(binary.NativeEndian.Uint32(data))
-		case option{unix.SOL_IP, unix.IP_TOS, 0}: // one octet
+		case Option{unix.SOL_IP, unix.IP_TOS, 0}: // one octet
 			b.TOS = data[0]
-		case option{unix.SOL_IPV6, unix.IPV6_TCLASS, 0}:
+		case Option{unix.SOL_IPV6, unix.IPV6_TCLASS, 0}:
 			b.TOS = uint8(binary.NativeEndian.Uint32(data))
-		case option{unix.IPPROTO_UDP, unix.UDP_GRO, 0}:
+		case Option{unix.IPPROTO_UDP, unix.UDP_GRO, 0}:
 			if b.Size = int(binary.NativeEndian.Uint32(data)); b.Size >= int(m.size) {
 				b.Size = 0
 			}

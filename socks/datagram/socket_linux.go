@@ -1,4 +1,4 @@
-package outlet
+package datagram
 
 import (
 	"encoding/binary"
@@ -12,21 +12,19 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"sixgate/socks/datagram"
 )
 
-// socket is a kernel's socket for datagrams of one or both families that is
+// Socket is a kernel's socket for datagrams of one or both families that is
 // asked for all it knows of them.
 //
 // Its system calls never wait, and are made without telling Go's scheduler of
 // them: for a call of a few microseconds that costs as much again.
-type socket struct {
+type Socket struct {
 	file  *os.File // a blocking one, so that Go's own poller leaves it alone
 	raw   syscall.RawConn
 	six   bool // of AF_INET6, so that it takes IPv4 in mapped addresses
 	joins bool // the owner gets several datagrams of one size at a time
-	owner owner
+	owner Owner
 
 	mu       sync.Mutex // guards what follows: one sends at a time
 	control  []byte
@@ -35,14 +33,14 @@ type socket struct {
 	sendOnce func(fd uintptr)
 }
 
-// owner is whom a socket tells what it hears. None of its methods may wait.
-type owner interface {
-	// took gets what comes in, one call at a time.
-	took(b datagram.Batch, from netip.AddrPort)
-	// failed gets what became of what was sent.
-	failed(*PathError)
-	// broke tells that nothing comes in any more.
-	broke()
+// Owner is whom a Socket tells what it hears. None of its methods may wait.
+type Owner interface {
+	// Took gets what comes in, one call at a time.
+	Took(b Batch, from netip.AddrPort)
+	// Failed gets what became of what was sent.
+	Failed(*PathError)
+	// Broke tells that nothing comes in any more.
+	Broke()
 }
 
 // header is what of a datagram's IP header is set on a socket: it seldom
@@ -54,13 +52,18 @@ type header struct {
 
 // sending is a call of Send.
 type sending struct {
-	b   datagram.Batch
+	b   Batch
 	to  netip.AddrPort
 	err error
 }
 
-// option is a socket option.
-type option struct{ level, name, value int }
+// Option is a socket option.
+type Option struct{ Level, Name, Value int }
+
+// Backlog is how much may wait at a socket, in bytes of the kernel's memory, which
+// bounds what all sockets hold by udp_mem, too: the default holds 1 ms of a
+// gigabit, and this 20 ms, for which others may have a processor to themselves.
+const Backlog = 4 << 20
 
 // headerOptions are those of header, IPv4 and IPv6: tos, ttl, whole, and what
 // the last is set to for no and yes.
@@ -71,22 +74,19 @@ var headerOptions = [2]struct{ level, tos, ttl, whole, no, yes int }{
 
 // telling are the options by which a socket tells all that it knows, IPv4 and
 // IPv6.
-var telling = [2][]option{
+var telling = [2][]Option{
 	{{unix.SOL_IP, unix.IP_RECVERR, 1}, {unix.SOL_IP, unix.IP_RECVTOS, 1}, {unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT}},
 	{{unix.SOL_IPV6, unix.IPV6_RECVERR, 1}, {unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1}},
 }
 
-// hopsLeft are those for pings beside them: users look at that.
-var hopsLeft = [2]option{{unix.SOL_IP, unix.IP_RECVTTL, 1}, {unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1}}
-
-// openSocket returns a socket of a family and a protocol for its owner, set up
+// OpenSocket returns a socket of a family and a protocol for its owner, set up
 // by control, which may be nil, and with more options.
-func openSocket(family, protocol int, control control, owner owner, more ...option) (*socket, error) {
+func OpenSocket(family, protocol int, control func(network, address string, c syscall.RawConn) error, owner Owner, more ...Option) (*Socket, error) {
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &socket{file: os.NewFile(uintptr(fd), "datagrams"), six: family == unix.AF_INET6, joins: protocol == 0, owner: owner}
+	s := &Socket{file: os.NewFile(uintptr(fd), "datagrams"), six: family == unix.AF_INET6, joins: protocol == 0, owner: owner}
 	s.sendOnce = s.sendLocked
 	if s.raw, err = s.file.SyscallConn(); err == nil && control != nil {
 		err = control("udp", "", s.raw)
@@ -95,13 +95,13 @@ func openSocket(family, protocol int, control control, owner owner, more ...opti
 		err = s.setUp(more)
 	}
 	if err != nil {
-		s.close()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *socket) setUp(more []option) error {
+func (s *Socket) setUp(more []Option) error {
 	needed, wanted := telling[0], more
 	if s.six {
 		needed, wanted = telling[1], append(more, telling[0]...) // for IPv4 beside it, where the socket has that
@@ -109,35 +109,54 @@ func (s *socket) setUp(more []option) error {
 	return s.with(func(fd int) error {
 		var failed error
 		for _, o := range needed {
-			if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			if err := unix.SetsockoptInt(fd, o.Level, o.Name, o.Value); err != nil {
 				failed = err
 			}
 		}
 		for _, o := range wanted {
-			unix.SetsockoptInt(fd, o.level, o.name, o.value) // nothing depends on it
+			unix.SetsockoptInt(fd, o.Level, o.Name, o.Value) // nothing depends on it
 		}
 		return failed
 	})
 }
 
 // with calls f with the descriptor.
-func (s *socket) with(f func(fd int) error) (failed error) {
+func (s *Socket) with(f func(fd int) error) (failed error) {
 	err := s.raw.Control(func(fd uintptr) { failed = f(int(fd)) })
 	return errors.Join(err, failed)
 }
 
-// bind gives the socket a port of all addresses of the host; 0: any one.
-func (s *socket) bind(port uint16) error {
+// Bind gives the socket an address and a port, or any port where that is 0. An
+// invalid address is all of the host.
+func (s *Socket) Bind(at netip.AddrPort) error {
 	return s.with(func(fd int) error {
 		if s.six {
-			return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)}))
+			to := &unix.SockaddrInet6{Port: int(at.Port())}
+			if at.Addr().IsValid() {
+				to.Addr = at.Addr().As16()
+				to.ZoneId = zone(at.Addr().Zone())
+			}
+			return os.NewSyscallError("bind", unix.Bind(fd, to))
 		}
-		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrInet4{Port: int(port)}))
+		to := &unix.SockaddrInet4{Port: int(at.Port())}
+		if at.Addr().IsValid() {
+			to.Addr = at.Addr().As4()
+		}
+		return os.NewSyscallError("bind", unix.Bind(fd, to))
 	})
 }
 
-// connect makes to the only one that the socket hears.
-func (s *socket) connect(to netip.Addr) error {
+// zone returns the index of a device by its name; 0: there is none.
+func zone(name string) uint32 {
+	device, err := net.InterfaceByName(name)
+	if err != nil {
+		return 0
+	}
+	return uint32(device.Index)
+}
+
+// Connect makes to the only one that the socket hears.
+func (s *Socket) Connect(to netip.Addr) error {
 	return s.with(func(fd int) error {
 		if s.six {
 			return os.NewSyscallError("connect", unix.Connect(fd, &unix.SockaddrInet6{Addr: to.As16()}))
@@ -146,9 +165,9 @@ func (s *socket) connect(to netip.Addr) error {
 	})
 }
 
-// localPort returns the port that the socket has; for pings, that is the
+// LocalPort returns the port that the socket has; for pings, that is the
 // identifier.
-func (s *socket) localPort() uint16 {
+func (s *Socket) LocalPort() uint16 {
 	var local netip.AddrPort
 	s.with(func(fd int) error {
 		a, err := unix.Getsockname(fd)
@@ -160,7 +179,7 @@ func (s *socket) localPort() uint16 {
 
 // Send sends b to to, where the socket is not connected. An error is about b,
 // and may be a PathError; the owner gets those of earlier datagrams.
-func (s *socket) Send(b datagram.Batch, to netip.AddrPort) error {
+func (s *Socket) Send(b Batch, to netip.AddrPort) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.send = sending{b: b, to: to}
@@ -171,7 +190,7 @@ func (s *socket) Send(b datagram.Batch, to netip.AddrPort) error {
 }
 
 // sendLocked sends what is to be sent.
-func (s *socket) sendLocked(fd uintptr) {
+func (s *Socket) sendLocked(fd uintptr) {
 	b := s.send.b
 	s.setHeaderLocked(int(fd), b)
 	err := s.sendMessageLocked(fd, b)
@@ -181,14 +200,14 @@ func (s *socket) sendLocked(fd uintptr) {
 		}
 	}
 	if err == unix.EMSGSIZE {
-		s.send.err = tooLarge(int(fd), b, s.owner.failed)
+		s.send.err = tooLarge(int(fd), b, s.owner.Failed)
 	} else if err != 0 {
 		s.send.err = err
 	}
 }
 
 // setHeaderLocked makes the socket send what b says of the IP header.
-func (s *socket) setHeaderLocked(fd int, b datagram.Batch) {
+func (s *Socket) setHeaderLocked(fd int, b Batch) {
 	family := 0
 	if s.six && !s.send.to.Addr().Is4() {
 		family = 1
@@ -214,7 +233,7 @@ func (s *socket) setHeaderLocked(fd int, b datagram.Batch) {
 	*is = want
 }
 
-func (s *socket) sendMessageLocked(fd uintptr, b datagram.Batch) syscall.Errno {
+func (s *Socket) sendMessageLocked(fd uintptr, b Batch) syscall.Errno {
 	s.control = s.control[:0]
 	if b.Size > 0 {
 		s.control = appendSize(s.control, uint16(b.Size))
@@ -222,13 +241,13 @@ func (s *socket) sendMessageLocked(fd uintptr, b datagram.Batch) syscall.Errno {
 	errno := sendMessage(fd, b.Payload, s.control, s.send.to, s.six)
 	// It may be of an earlier datagram, and is told once; another may have come
 	// since.
-	for first := true; isLate(errno) && (drain(int(fd), s.owner.failed) || first); first = false {
+	for first := true; isLate(errno) && (drain(int(fd), s.owner.Failed) || first); first = false {
 		errno = sendMessage(fd, b.Payload, s.control, s.send.to, s.six)
 	}
 	return errno
 }
 
-func (s *socket) close() error { return s.file.Close() }
+func (s *Socket) Close() error { return s.file.Close() }
 
 // sendMessage is sendmsg(2) to to, where that is valid, and never waits.
 func sendMessage(fd uintptr, payload, control []byte, to netip.AddrPort, six bool) syscall.Errno {
