@@ -107,9 +107,8 @@ func families(configured config.Families, addresses []netip.Prefix) dnsfake.Fami
 }
 
 // clientFamilies returns the families of the network that client is in. Those
-// behind a further router have what any served network has, and so has a
-// client that asks from its link-local address; the machine itself has what it
-// can have.
+// behind a further router have what any served network has; the machine itself
+// has what it can have.
 func (m *machine) clientFamilies(client netip.Addr) dnsfake.Families {
 	var any dnsfake.Families
 	for _, l := range m.lan {
@@ -117,6 +116,9 @@ func (m *machine) clientFamilies(client netip.Addr) dnsfake.Families {
 			if p.Contains(client) && !client.IsLinkLocalUnicast() {
 				return l.families
 			}
+		}
+		if client.Zone() == l.name {
+			return l.families
 		}
 		any.IPv4 = any.IPv4 || l.families.IPv4
 		any.IPv6 = any.IPv6 || l.families.IPv6

@@ -16,7 +16,7 @@ import (
 // Reply answers query, the wire form of a message from client that came over a
 // stream or in a datagram. It is nil when no answer is owed.
 func (s *Server) Reply(ctx context.Context, query []byte, client netip.AddrPort, stream bool) []byte {
-	addr := client.Addr().Unmap().WithZone("")
+	addr := client.Addr().Unmap()
 	if reply, done := s.quick(nil, query, addr); done {
 		return reply
 	}
@@ -45,7 +45,7 @@ func (s *Server) quick(b, query []byte, client netip.Addr) (reply []byte, done b
 	var room [maxWhat]byte
 	if what := s.what(room[:0], query, families); len(what) > 0 {
 		if one := s.recent.get(what); one != nil {
-			b = s.again(b, query, one, client)
+			b = s.again(b, query, one, client.WithZone(""))
 		}
 	}
 	return b, len(b) > 0
@@ -59,7 +59,7 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 		return nil
 	}
 	req.stream = stream
-	req.client = client
+	req.client = client.WithZone("")
 	req.families = s.families(client)
 	if early != nil {
 		s.count(early.kind)
@@ -70,7 +70,7 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 	s.count(a.kind)
 	if s.conf.Answered != nil {
 		q := req.question[0]
-		s.conf.Answered(ctx, client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(q), s.conf.Table.now().Sub(one.made))
+		s.conf.Answered(ctx, req.client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(q), s.conf.Table.now().Sub(one.made))
 	}
 	reply := req.reply(a)
 	s.remember(one, query, reply, req, a)

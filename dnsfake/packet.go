@@ -52,7 +52,7 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 		if err != nil {
 			return fmt.Errorf("reading queries on %s: %w", conn.LocalAddr(), err)
 		}
-		client := from.Addr().Unmap().WithZone("")
+		client := from.Addr().Unmap()
 		if reply, done := s.quick(reply[:0], query[:n], client); done {
 			if len(reply) > 0 { // that it cannot be sent is no more than its loss
 				conn.WriteMsgUDPAddrPort(reply, control[:controls], from)

@@ -31,7 +31,8 @@ type Config struct {
 	Table    *Table
 	Resolver Exchanger // an *upstream.Resolver
 	// Clients returns the families of the network that a client is in. None
-	// means that it is not served. nil: both, for all.
+	// means that it is not served. A link-local address has the name of the
+	// interface as its zone. nil: both, for all.
 	Clients func(client netip.Addr) Families
 	// Always returns the families for which every name gets a fake address.
 	// For the others a name gets one if it has no address that the client can
@@ -135,5 +136,5 @@ func addrPort(a net.Addr) netip.AddrPort {
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
