@@ -21,7 +21,8 @@ type viaPorts struct {
 // viaPort is one port at the far end: that of one UDP ASSOCIATE, which all
 // destinations of a client's port share.
 type viaPort struct {
-	opened chan struct{} // closed when conn and err stand
+	opened chan struct{}      // closed when conn and err stand
+	cancel context.CancelFunc // ends the opening; of who is first, and set before that one leaves
 	conn   *viaPackets
 	err    error
 	ended  sync.WaitGroup
@@ -44,12 +45,7 @@ func (v *Via) Reach(ctx context.Context, network string, client netip.AddrPort, 
 	first := v.ports.join(p)
 	port := p.port
 	if first {
-		if port.conn, port.err = v.listenPacket(ctx); port.err == nil {
-			port.receive()
-		} else {
-			port.end()
-		}
-		close(port.opened)
+		go port.open(port.lasting(ctx), v)
 	}
 	select {
 	case <-port.opened:
@@ -62,6 +58,28 @@ func (v *Via) Reach(ctx context.Context, network string, client netip.AddrPort, 
 		return nil, fmt.Errorf("reaching %s through SOCKS server %s: %w", dest, v.client.Server, port.err)
 	}
 	return p, nil
+}
+
+// lasting returns a context for the opening, which may last as long as ctx may,
+// that of who is first, but goes on for others where that one gives up.
+func (o *viaPort) lasting(ctx context.Context) context.Context {
+	lasting := context.WithoutCancel(ctx)
+	if end, ok := ctx.Deadline(); ok {
+		lasting, o.cancel = context.WithDeadline(lasting, end)
+	} else {
+		lasting, o.cancel = context.WithCancel(lasting)
+	}
+	return lasting
+}
+
+// open asks for the UDP ASSOCIATE.
+func (o *viaPort) open(ctx context.Context, v *Via) {
+	defer close(o.opened)
+	if o.conn, o.err = v.listenPacket(ctx); o.err == nil {
+		o.receive()
+	} else {
+		o.end()
+	}
 }
 
 // join gives p the first of its client's ports where its answers can be told
@@ -217,7 +235,8 @@ func (p *viaPeer) Close() (err error) {
 		if !p.via.ports.leave(p) {
 			return
 		}
-		<-p.port.opened // by who was the first, and never leaves before
+		p.port.cancel()
+		<-p.port.opened
 		if p.port.err == nil {
 			err = p.port.conn.Close()
 			p.port.ended.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -204,37 +205,78 @@ func TestChainPortEndsWithHop(t *testing.T) {
 	}
 }
 
-// Who no longer wants to wait does not, and leaves the others alone.
+// Who no longer wants to wait does not, be it the first one, and leaves the others
+// alone; with the last one the opening ends.
 func TestChainPortIsWaitedFor(t *testing.T) {
 	ln := listen(t, "127.0.0.1") // which never answers
 	v := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: socks.AddrFromAddrPort(socks.AddrPortOf(ln.Addr()))}, nil)
 	const client = "192.0.2.2:1000"
-	reach := func(ctx context.Context, port uint16) error {
-		_, err := v.Reach(ctx, "udp", netip.MustParseAddrPort(client), socks.Addr{IP: netip.MustParseAddr("127.0.0.1"), Port: port})
-		return err
+	reach := func(ctx context.Context, port uint16) <-chan error {
+		result := make(chan error, 1)
+		go func() {
+			_, err := v.Reach(ctx, "udp", netip.MustParseAddrPort(client), socks.Addr{IP: netip.MustParseAddr("127.0.0.1"), Port: port})
+			result <- err
+		}()
+		return result
 	}
-	long, stop := context.WithTimeout(t.Context(), patience)
-	defer stop()
-	first := make(chan error, 1)
-	go func() { first <- reach(long, 1) }()
+	var results [3]<-chan error
+	var cancels [3]context.CancelFunc
+	ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	for i := range results {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		results[i], cancels[i] = reach(ctx, uint16(i+1)), cancel
+		if i > 0 {
+			continue
+		}
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		defer func() {
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Errorf("the opening has not ended: %v", err)
+			}
+		}()
+	}
+	for i, result := range results {
+		cancels[i]()
+		if err := next(t, result); !errors.Is(err, context.Canceled) {
+			t.Errorf("who has gone got %v", err)
+		}
+		for _, other := range results[i+1:] {
+			select {
+			case err := <-other:
+				t.Errorf("and another one %v", err)
+			default:
+			}
+		}
+	}
+	if len(v.ports.opened) > 0 {
+		t.Errorf("%d clients are remembered", len(v.ports.opened))
+	}
+}
+
+// What a relay is refused with is told to all that wait for it.
+func TestChainPortIsRefused(t *testing.T) {
+	ln := listen(t, "127.0.0.1")
+	v := NewVia(NewDirect(DirectConfig{Resolver: &hosts{}}), socks.Client{Server: socks.AddrFromAddrPort(socks.AddrPortOf(ln.Addr()))}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	refused := make(chan error, 1)
+	go func() {
+		_, err := v.Reach(ctx, "udp", netip.MustParseAddrPort("192.0.2.2:1000"), socks.Addr{IP: netip.MustParseAddr("127.0.0.1"), Port: 1})
+		refused <- err
+	}()
 	ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	short, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := reach(short, 2); !errors.Is(err, context.Canceled) {
-		t.Errorf("who has gone got %v", err)
-	}
-	select {
-	case err := <-first:
-		t.Errorf("and the first one %v", err)
-	default:
-	}
 	conn.Close()
-	if err := next(t, first); err == nil {
+	if err := next(t, refused); err == nil {
 		t.Error("a relay of nobody")
 	}
 	if len(v.ports.opened) > 0 {
