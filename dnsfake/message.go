@@ -3,6 +3,8 @@ package dnsfake
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
+	"time"
 	"unicode/utf8"
 
 	"github.com/miekg/dns"
@@ -129,6 +131,14 @@ func (req *request) takeOPT(m *dns.Msg) bool {
 
 func (req *request) dnssecOK() bool { return req.opt != nil && req.opt.Do() }
 
+// keepalive reports whether the client asks how long its connection may be idle.
+// In a datagram that means nothing (RFC 7828, section 3.2.1).
+func (req *request) keepalive() bool {
+	return req.stream && slices.ContainsFunc(req.opt.Option, func(option dns.EDNS0) bool {
+		return option.Option() == dns.EDNS0TCPKEEPALIVE
+	})
+}
+
 // size returns the most octets that the reply may have.
 func (req *request) size() int {
 	switch {
@@ -203,6 +213,9 @@ func (req *request) replyOPT(a answer) []dns.RR {
 	}
 	if a.ede != 0 || a.edeText != "" {
 		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: a.ede, ExtraText: cut(a.edeText)})
+	}
+	if req.keepalive() {
+		opt.Option = append(opt.Option, &dns.EDNS0_TCP_KEEPALIVE{Timeout: uint16(streamIdle / (100 * time.Millisecond))})
 	}
 	return []dns.RR{opt}
 }

@@ -173,6 +173,42 @@ func TestStreamsAnswerOutOfOrder(t *testing.T) {
 	}
 }
 
+// TestKeepalive asks how long a connection may be idle (RFC 7828).
+func TestKeepalive(t *testing.T) {
+	s := server(t, serve(t, testZone), Config{})
+	for _, c := range []struct {
+		what         string
+		stream, asks bool
+		want         uint16 // tenths of a second; 0: not told
+	}{
+		{"over a stream", true, true, 150},
+		{"over a stream, not asked", true, false, 0},
+		{"in a datagram", false, true, 0},
+	} {
+		q := query("four.example.", "A").SetEdns0(1232, false)
+		if c.asks {
+			q.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_TCP_KEEPALIVE{}}
+		}
+		wire, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second could be what the first left
+			var m dns.Msg
+			if err := m.Unpack(s.Reply(t.Context(), wire, netip.MustParseAddrPort("127.0.0.1:53"), c.stream)); err != nil {
+				t.Fatal(err)
+			}
+			got := uint16(0)
+			for _, option := range m.IsEdns0().Option {
+				got = option.(*dns.EDNS0_TCP_KEEPALIVE).Timeout
+			}
+			if len(m.Answer) != 1 || got != c.want {
+				t.Errorf("%s: %d records, timeout %d, want 1 and %d", c.what, len(m.Answer), got, c.want)
+			}
+		}
+	}
+}
+
 // TestStreamsAreBounded opens one connection too many.
 func TestStreamsAreBounded(t *testing.T) {
 	s := server(t, serve(t, testZone), Config{})
