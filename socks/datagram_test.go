@@ -65,6 +65,38 @@ func TestEachUnwrapped(t *testing.T) {
 	}
 }
 
+// FuzzEachUnwrapped wants of many datagrams at a time what each by itself is.
+func FuzzEachUnwrapped(f *testing.F) {
+	const header = "\x00\x00\x00\x01\xc0\x00\x02\x01\x00\x35"
+	f.Add([]byte(header+"aaa"+header+"bbb"+header+"c"), 13)
+	f.Add([]byte(header+"aaaaa"+"\x00\x00\x00\x03\x01a\x00\x35bbbbbbb"+header), 15)
+	f.Add([]byte(header+"\x00\x00\x01"), 10)
+	f.Fuzz(func(t *testing.T, payload []byte, size int) {
+		if size < 0 {
+			return
+		}
+		var want, got []string
+		for one := range (datagram.Batch{Payload: payload, Size: size}).Each {
+			if addr, payload, err := ParseDatagram(one.Payload); err == nil {
+				want = append(want, fmt.Sprintf("%s %x", addr, payload))
+			}
+		}
+		EachUnwrapped(datagram.Batch{Payload: bytes.Clone(payload), Size: size}, func(b datagram.Batch, addr Addr) {
+			count := 0
+			for one := range b.Each {
+				got = append(got, fmt.Sprintf("%s %x", addr, one.Payload))
+				count++
+			}
+			if count > datagram.MaxBatch {
+				t.Errorf("%d datagrams in a batch", count)
+			}
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
 // What is wrapped is unwrapped as it was, in batches that the kernel takes.
 func TestEachWrapped(t *testing.T) {
 	addr, err := ParseAddr("[2001:db8::1]:53")
