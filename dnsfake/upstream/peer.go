@@ -94,6 +94,9 @@ func (p *peer) try(ctx context.Context, key question) (*dns.Msg, error) {
 		return nil, fmt.Errorf("asking %s: %w", p.Server, err)
 	}
 	scrub(reply)
+	if reply.Truncated && len(reply.Answer) == 0 { // what is cut off may be the answer
+		reply.Rcode = dns.RcodeServerFailure
+	}
 	return reply, nil
 }
 
