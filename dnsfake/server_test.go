@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
@@ -207,6 +208,36 @@ func TestKeepalive(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestIdleStreamsAreClosed is in a bubble, where time passes when all wait.
+func TestIdleStreamsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{Table: table(t, "198.18.0.0/15", "2001:2::/48", nil), Resolver: everything{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire, err := query("a.example.", "TXT").Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, conn := net.Pipe()
+		defer client.Close()
+		go s.ServeStream(t.Context(), conn)
+		for _, pause := range []time.Duration{0, streamIdle - time.Second} {
+			time.Sleep(pause)
+			if _, err := client.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(wire))), wire...)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readMessage(client); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := time.Now()
+		if _, err := readMessage(client); err != io.EOF || time.Since(last) != streamIdle {
+			t.Errorf("%v after %v, want the end after %v", err, time.Since(last), streamIdle)
+		}
+	})
 }
 
 // TestStreamsAreBounded opens one connection too many.
