@@ -51,8 +51,8 @@ func newDatagramSide(ctx context.Context, s *Stack, link *link, errs *teller) *d
 		link:  link,
 		errs:  errs,
 		flows: make(map[flowKey]*DatagramFlow),
-		quota: newQuota(s.config.MaxDatagramFlows, s.config.MaxDatagramFlowsPerClient),
 
+		quota:    newQuota(s.config.MaxDatagramFlows, s.config.MaxDatagramFlowsPerClient),
 		starting: newQuota(s.config.MaxDatagramFlows, maxStarting),
 	}
 }

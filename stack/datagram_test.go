@@ -174,7 +174,7 @@ func TestUDPStarting(t *testing.T) {
 	const atOnce = 64
 	device := newBare()
 	started := make(chan netip.AddrPort, 2*atOnce)
-	answer := make(chan struct{})
+	answer := make(chan struct{}, 2)
 	s, stop := start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
 		started <- f.Client()
 		<-answer
