@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/ipv4"
 )
 
 const (
@@ -14,6 +16,9 @@ const (
 	// maxQuery is room for a query with every EDNS option in use; what is
 	// longer is cut, and answered as malformed.
 	maxQuery = 4096
+	// maxBatch is how many queries are taken from the kernel at a time, and
+	// replies given to it.
+	maxBatch = 16
 )
 
 // ServePacket answers the queries that arrive on conn until ctx ends, then
@@ -28,16 +33,17 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 	// On a socket that is bound to no address, replies leave from the address
 	// that the query was sent to: another would not be a reply to the client.
 	// The kernel takes as the source what it gave as the destination.
-	var control []byte
+	controls := 0
 	if addrPort(conn.LocalAddr()).Addr().IsUnspecified() {
 		if err := wantPacketInfo(conn); err != nil {
 			return fmt.Errorf("asking for destinations on %s: %w", conn.LocalAddr(), err)
 		}
-		control = make([]byte, controlSize)
+		controls = controlSize
 	}
-	query, reply := make([]byte, maxQuery), make([]byte, 0, plainSize)
+	batches := ipv4.NewPacketConn(conn) // of either family
+	queries, replies := newMessages(maxQuery, controls), newMessages(plainSize, 0)
 	for {
-		n, controls, _, from, err := conn.ReadMsgUDPAddrPort(query, control)
+		n, err := batches.ReadBatch(queries, 0)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -52,24 +58,52 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 		if err != nil {
 			return fmt.Errorf("reading queries on %s: %w", conn.LocalAddr(), err)
 		}
-		client := from.Addr().Unmap()
-		if reply, done := s.quick(reply[:0], query[:n], client); done {
-			if len(reply) > 0 { // that it cannot be sent is no more than its loss
-				conn.WriteMsgUDPAddrPort(reply, control[:controls], from)
+		ready := 0
+		for i := range queries[:n] {
+			q, r := &queries[i], &replies[ready]
+			from := q.Addr.(*net.UDPAddr).AddrPort()
+			query, control, client := q.Buffers[0][:q.N], q.OOB[:q.NN], from.Addr().Unmap()
+			if reply, done := s.quick(r.Buffers[0][:0], query, client); done {
+				if len(reply) > 0 {
+					r.Buffers[0], r.OOB, r.Addr = reply, control, q.Addr
+					ready++
+				}
+				continue
 			}
-			continue
-		}
-		if !s.waiting.take(client) { // the client asks again
-			s.count(dropped)
-			continue
-		}
-		query, control := append([]byte(nil), query[:n]...), append([]byte(nil), control[:controls]...)
-		answers.Go(func() {
-			defer s.waiting.give(client)
-			if reply := s.slow(ctx, query, client, false); reply != nil && ctx.Err() == nil {
-				conn.WriteMsgUDPAddrPort(reply, control, from)
+			if !s.waiting.take(client) { // the client asks again
+				s.count(dropped)
+				continue
 			}
-		})
+			query, control = append([]byte(nil), query...), append([]byte(nil), control...)
+			answers.Go(func() {
+				defer s.waiting.give(client)
+				if reply := s.slow(ctx, query, client, false); reply != nil && ctx.Err() == nil {
+					conn.WriteMsgUDPAddrPort(reply, control, from)
+				}
+			})
+		}
+		send(batches, replies[:ready])
+	}
+}
+
+// newMessages returns room for a batch of datagrams of so many octets, and of
+// their control messages.
+func newMessages(size, controls int) []ipv4.Message {
+	messages := make([]ipv4.Message, maxBatch)
+	for i := range messages {
+		messages[i] = ipv4.Message{Buffers: [][]byte{make([]byte, size)}, OOB: make([]byte, controls)}
+	}
+	return messages
+}
+
+// send sends replies. That one cannot be sent is no more than its loss.
+func send(conn *ipv4.PacketConn, replies []ipv4.Message) {
+	for len(replies) > 0 {
+		n, err := conn.WriteBatch(replies, 0)
+		if err != nil {
+			n = 1 // the first one's
+		}
+		replies = replies[n:]
 	}
 }
 

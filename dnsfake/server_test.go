@@ -102,6 +102,61 @@ func TestRepliesLeaveFromWhereQueriesWent(t *testing.T) {
 	}
 }
 
+// TestQueriesThatWaitTogether has more than a batch of them wait, to addresses
+// of their own, from clients of their own, some of which get no reply.
+func TestQueriesThatWaitTogether(t *testing.T) {
+	s := server(t, serve(t, testZone), Config{})
+	pc, err := net.ListenPacket("udp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wantPacketInfo(pc.(*net.UDPConn)); err != nil { // of what comes before it is served
+		t.Fatal(err)
+	}
+	port := pc.LocalAddr().(*net.UDPAddr).Port
+	exchange(t, s, query("six.example.", "A")) // from now on it is at hand
+	type asker struct {
+		conn *net.UDPConn
+		id   uint16
+	}
+	var askers []asker
+	for i := range 3*maxBatch + 1 {
+		c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, byte(i)+1), Port: port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		q := query("six.example.", "A")
+		if i%5 == 1 { // has to be looked up
+			q = query(fmt.Sprintf("n%d.lazy.example.", i), "A")
+		}
+		wire, err := q.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%5 == 2 { // a response
+			wire[2] |= 1 << 7
+		} else {
+			askers = append(askers, asker{c, q.Id})
+		}
+		if _, err := c.Write(wire); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, func(ctx context.Context) error { return s.ServePacket(ctx, pc.(*net.UDPConn)) })
+	for _, a := range askers {
+		var reply [512]byte
+		n, err := a.conn.Read(reply[:])
+		if err != nil {
+			t.Fatalf("%v: %v", a.conn.RemoteAddr(), err)
+		}
+		if id := binary.BigEndian.Uint16(reply[:n]); id != a.id || reply[2]>>7 != 1 {
+			t.Errorf("%v: got ID %d, want %d", a.conn.RemoteAddr(), id, a.id)
+		}
+	}
+}
+
 func TestServePacketReturnsErrors(t *testing.T) {
 	s := server(t, serve(t, testZone), Config{})
 	pc, ln := listen(t)
