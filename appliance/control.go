@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,7 +30,7 @@ func (a *Appliance) controlRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Status()) })
 	mux.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Flows()) })
-	mux.HandleFunc("GET /names", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.parts.table.Mappings()) })
+	mux.HandleFunc("GET /names", func(w http.ResponseWriter, r *http.Request) { a.writeNames(w) })
 	mux.HandleFunc("GET /clients", func(w http.ResponseWriter, r *http.Request) { a.writeJSON(w, a.Clients()) })
 	mux.HandleFunc("POST /reload", a.serveReload)
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
@@ -127,6 +128,35 @@ func (a *Appliance) writeJSON(w http.ResponseWriter, v any) {
 	a.logWriting(json.NewEncoder(w).Encode(v))
 }
 
+// writeNames writes the names one at a time: a full table is many times larger
+// in JSON.
+func (a *Appliance) writeNames(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	a.logWriting(WriteArray(w, a.parts.table.Mappings()))
+}
+
+// WriteArray writes a JSON array of values, each when it comes.
+func WriteArray[T any](w io.Writer, values iter.Seq[T]) error {
+	before := "["
+	for v := range values {
+		text, err := json.Marshal(v)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "%s%s", before, text); err != nil {
+			return err
+		}
+		before = ",\n"
+	}
+	if before == "[" {
+		before = "[]"
+	} else {
+		before = "]"
+	}
+	_, err := fmt.Fprintln(w, before)
+	return err
+}
+
 // logWriting tells of an answer that did not reach who asked.
 func (a *Appliance) logWriting(err error) {
 	if err != nil {
@@ -180,10 +210,35 @@ func listenControl(path string) (net.Listener, error) {
 
 // Ask gets the answer of the gateway behind a control socket into v.
 func Ask(ctx context.Context, socket, path string, v any) error {
-	return request(ctx, socket, http.MethodGet, path, v)
+	return request(ctx, socket, http.MethodGet, path, into(v))
 }
 
-func request(ctx context.Context, socket, method, path string, v any) error {
+// into returns what reads a whole answer into v.
+func into(v any) func(*json.Decoder) error {
+	return func(answer *json.Decoder) error { return answer.Decode(v) }
+}
+
+// AskNames gets the mapping table of the gateway behind a control socket.
+func AskNames(ctx context.Context, socket string) (names []Mapping, err error) {
+	err = request(ctx, socket, http.MethodGet, "/names", func(answer *json.Decoder) error {
+		if _, err := answer.Token(); err != nil { // [
+			return err
+		}
+		for answer.More() {
+			var m Mapping
+			if err := answer.Decode(&m); err != nil {
+				return err
+			}
+			names = append(names, m)
+		}
+		_, err := answer.Token()
+		return err
+	})
+	return names, err
+}
+
+// request has read read the gateway's answer.
+func request(ctx context.Context, socket, method, path string, read func(*json.Decoder) error) error {
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -212,7 +267,7 @@ func request(ctx context.Context, socket, method, path string, v any) error {
 		}
 		return errors.Join(fmt.Errorf("asking the gateway: %s: %s", response.Status, bytes.TrimSpace(why)), err)
 	}
-	if err := json.NewDecoder(response.Body).Decode(v); err != nil {
+	if err := read(json.NewDecoder(response.Body)); err != nil {
 		return fmt.Errorf("reading the gateway's answer: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -135,6 +137,45 @@ func TestByNumber(t *testing.T) {
 		h.ServeHTTP(w, r)
 		if w.Code != want {
 			t.Errorf("Host %q: %d, want %d", host, w.Code, want)
+		}
+	}
+}
+
+// Names come one at a time, and a list that ends too early is none.
+func TestAskNames(t *testing.T) {
+	all := []Mapping{
+		{Name: "a.example", IPv4: netip.MustParseAddr("198.18.0.16"), IPv6: netip.MustParseAddr("2001:2::10")},
+		{Name: "b.example", IPv4: netip.MustParseAddr("198.18.0.17"), IPv6: netip.MustParseAddr("2001:2::11"), Flows: 2},
+	}
+	for _, test := range []struct {
+		names []Mapping
+		cut   int // octets of the answer
+		ok    bool
+	}{{all, 0, true}, {all[:1], 0, true}, {nil, 0, true}, {all, 2, false}, {all, 20, false}} {
+		var text bytes.Buffer
+		if err := WriteArray(&text, slices.Values(test.names)); err != nil {
+			t.Fatal(err)
+		}
+		text.Truncate(text.Len() - test.cut)
+		path := filepath.Join(t.TempDir(), "socket")
+		ln, err := listenControl(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- serveHTTP(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Write(text.Bytes())
+			}), slog.New(slog.DiscardHandler))
+		}()
+		got, err := AskNames(t.Context(), path)
+		if (err == nil) != test.ok || test.ok && !slices.Equal(got, test.names) {
+			t.Errorf("%s: got %v, %v", &text, got, err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (a *Appliance) serveReload(w http.ResponseWriter, _ *http.Request) {
 // config.Complaints where the configuration is at fault.
 func AskReload(ctx context.Context, socket string) error {
 	var complaints config.Complaints
-	if err := request(ctx, socket, http.MethodPost, "/reload", &complaints); err != nil {
+	if err := request(ctx, socket, http.MethodPost, "/reload", into(&complaints)); err != nil {
 		return err
 	}
 	if len(complaints) > 0 {

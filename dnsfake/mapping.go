@@ -1,6 +1,9 @@
 package dnsfake
 
-import "net/netip"
+import (
+	"iter"
+	"net/netip"
+)
 
 // Mapping is a name and what stands for it.
 type Mapping struct {
@@ -10,16 +13,34 @@ type Mapping struct {
 	Flows int        `json:"flows"` // that hold it now
 }
 
-// Mappings returns all mappings in the order of their addresses.
-func (t *Table) Mappings() []Mapping {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := make([]Mapping, 0, t.names.len)
-	for i := range t.size {
-		if name := t.slots.name(i); name != "" {
-			pair := t.pair(i)
-			all = append(all, Mapping{Name: name, IPv4: pair.IPv4, IPv6: pair.IPv6, Flows: int(t.slots.at(i).flows)})
+// listed is how many slots are looked at before others may use the table.
+const listed = 1024
+
+// Mappings yields all mappings in the order of their addresses. Those that
+// change meanwhile may be missed, or yielded twice.
+func (t *Table) Mappings() iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		var some []Mapping
+		for from := int32(0); from < t.size; from += listed {
+			some = t.mappings(some[:0], from, min(from+listed, t.size))
+			for _, m := range some {
+				if !yield(m) {
+					return
+				}
+			}
 		}
 	}
-	return all
+}
+
+// mappings appends those of the slots from one up to another.
+func (t *Table) mappings(to []Mapping, from, end int32) []Mapping {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := from; i < end; i++ {
+		if name := t.slots.name(i); name != "" {
+			pair := t.pair(i)
+			to = append(to, Mapping{Name: name, IPv4: pair.IPv4, IPv6: pair.IPv6, Flows: int(t.slots.at(i).flows)})
+		}
+	}
+	return to
 }

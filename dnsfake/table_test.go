@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -306,7 +307,7 @@ func TestRoomIsTakenAsNeeded(t *testing.T) {
 			t.Fatalf("%s stands for a name", ip)
 		}
 	}
-	if n := taken(); n != 0 || len(table.Mappings()) != 0 {
+	if n := taken(); n != 0 || len(slices.Collect(table.Mappings())) != 0 {
 		t.Errorf("room for %d slots without names", n*chunkSlots)
 	}
 	for i := range table.Cap() {
@@ -317,7 +318,7 @@ func TestRoomIsTakenAsNeeded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(table.Mappings()); n != table.Cap() || table.Len() != n {
+	if n := len(slices.Collect(table.Mappings())); n != table.Cap() || table.Len() != n {
 		t.Errorf("%d of %d slots taken by %d names", n, table.Cap(), table.Len())
 	}
 	if _, err := table.Issue("one.more", time.Hour); !errors.Is(err, ErrPoolFull) {

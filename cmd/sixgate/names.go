@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -15,16 +15,21 @@ func namesCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "names", Short: "List the names that have fake addresses"}
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	return askCommand(cmd, func(ctx context.Context, socket string) error {
-		var names []appliance.Mapping
-		if err := appliance.Ask(ctx, socket, "/names", &names); err != nil {
+		names, err := appliance.AskNames(ctx, socket)
+		if err != nil {
 			return err
 		}
 		if *asJSON {
-			return json.NewEncoder(os.Stdout).Encode(names)
+			return appliance.WriteArray(os.Stdout, slices.Values(names))
 		}
 		t := newTable(os.Stdout)
 		fmt.Fprintln(t, "NAME\tIPV4\tIPV6\tFLOWS")
-		for _, n := range names {
+		for i, n := range names {
+			if i%1000 == 999 { // a full table aligned as a whole would take as much memory as the gateway has
+				if err := t.Flush(); err != nil {
+					return err
+				}
+			}
 			t.printf("%s\t%s\t%s\t%d\n", n.Name, n.IPv4, n.IPv6, n.Flows)
 		}
 		return t.Flush()
