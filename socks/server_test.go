@@ -460,32 +460,44 @@ func TestFloodOfHandshakes(t *testing.T) {
 	})
 }
 
-// A flood costs its own source its slots, of IPv6 its /64, and nobody else.
+// A flood costs its own source its slots, of IPv6 its /64, and nobody else. One
+// of many sources costs the oldest theirs.
 func TestSlotsAreShared(t *testing.T) {
-	s := newSlots(5)
 	closed := func(c from) bool {
 		c.SetReadDeadline(time.Now().Add(-time.Second))
 		_, err := c.Read(nil)
 		return !errors.Is(err, os.ErrDeadlineExceeded)
 	}
-	var conns []from
-	var gives []func()
-	for _, addr := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4", "192.0.2.1", "192.0.2.1", "192.0.2.2"} {
-		near, far := net.Pipe()
-		defer far.Close()
-		conns = append(conns, from{near, addr})
-		gives = append(gives, s.take(conns[len(conns)-1]))
-	}
-	for i, want := range []bool{true, true, false, false, false, false, false} {
-		if got := closed(conns[i]); got != want {
-			t.Errorf("connection %d of %s: closed %v", i, conns[i].addr, got)
-		}
-	}
-	for _, give := range gives {
-		give()
-	}
-	if s.taken != 0 || len(s.bySource) != 0 {
-		t.Errorf("%d slots taken by %v", s.taken, s.bySource)
+	for _, tt := range []struct {
+		what, sources string
+		lost          int // of the first ones
+	}{
+		{"one", "2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 192.0.2.1 192.0.2.1 192.0.2.2", 2},
+		{"many", "192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.4 192.0.2.5 192.0.2.6 192.0.2.7 192.0.2.8 192.0.2.9", 4},
+		{"many, with two each", "192.0.2.1 192.0.2.2 192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.3 192.0.2.4", 2},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			s := newSlots(5)
+			var conns []from
+			var gives []func()
+			for addr := range strings.FieldsSeq(tt.sources) {
+				near, far := net.Pipe()
+				defer far.Close()
+				conns = append(conns, from{near, addr})
+				gives = append(gives, s.take(conns[len(conns)-1]))
+			}
+			for i, conn := range conns {
+				if got, want := closed(conn), i < tt.lost; got != want {
+					t.Errorf("connection %d of %s: closed %v", i, conn.addr, got)
+				}
+			}
+			for _, give := range gives {
+				give()
+			}
+			if s.taken != 0 || len(s.bySource) != 0 {
+				t.Errorf("%d slots taken by %v", s.taken, s.bySource)
+			}
+		})
 	}
 }
 

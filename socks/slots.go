@@ -9,17 +9,25 @@ import (
 
 // slots bounds how many connections are in one stage of their life. When all
 // are taken, a newcomer gets the oldest one of the source that has most: a
-// flood of one source drowns itself and no other.
+// flood of one source drowns itself and no other. Of sources that have as many,
+// it is the oldest of all: in a flood of many, who does not dawdle gets through.
 type slots struct {
 	max int
 
 	mu       sync.Mutex
-	taken    int                       // guarded by mu
-	bySource map[netip.Addr][]net.Conn // the oldest first, none empty; guarded by mu
+	taken    int                   // guarded by mu
+	count    uint64                // of connections that ever had a slot; guarded by mu
+	bySource map[netip.Addr][]slot // the oldest first, none empty; guarded by mu
+}
+
+// slot is one that is taken.
+type slot struct {
+	conn   net.Conn
+	number uint64 // those of older ones are smaller
 }
 
 func newSlots(max int) *slots {
-	return &slots{max: max, bySource: make(map[netip.Addr][]net.Conn)}
+	return &slots{max: max, bySource: make(map[netip.Addr][]slot)}
 }
 
 // take gives conn a slot until give is called. It resets the connection that
@@ -32,7 +40,9 @@ func (s *slots) take(conn net.Conn) (give func()) {
 		victim = s.evictLocked()
 	}
 	s.taken++
-	s.bySource[from] = append(s.bySource[from], conn)
+	s.count++
+	number := s.count
+	s.bySource[from] = append(s.bySource[from], slot{conn, number})
 	s.mu.Unlock()
 	if victim != nil {
 		if c, ok := victim.(interface{ SetLinger(int) error }); ok {
@@ -43,18 +53,19 @@ func (s *slots) take(conn net.Conn) (give func()) {
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.removeLocked(from, slices.Index(s.bySource[from], conn))
+		s.removeLocked(from, slices.Index(s.bySource[from], slot{conn, number}))
 	}
 }
 
 func (s *slots) evictLocked() net.Conn {
 	var greedy netip.Addr
-	for ip, conns := range s.bySource {
-		if len(conns) > len(s.bySource[greedy]) {
-			greedy = ip
+	var most []slot
+	for ip, held := range s.bySource {
+		if len(held) > len(most) || len(held) == len(most) && held[0].number < most[0].number {
+			greedy, most = ip, held
 		}
 	}
-	victim := s.bySource[greedy][0]
+	victim := most[0].conn
 	s.removeLocked(greedy, 0)
 	return victim
 }
@@ -65,8 +76,8 @@ func (s *slots) removeLocked(from netip.Addr, i int) {
 		return
 	}
 	s.taken--
-	if conns := slices.Delete(s.bySource[from], i, i+1); len(conns) > 0 {
-		s.bySource[from] = conns
+	if left := slices.Delete(s.bySource[from], i, i+1); len(left) > 0 {
+		s.bySource[from] = left
 	} else {
 		delete(s.bySource, from)
 	}
