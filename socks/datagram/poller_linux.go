@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -14,8 +16,9 @@ import (
 )
 
 // Poller receives for many sockets in one goroutine, which lives while there is
-// any: to wake one for each datagram would cost more than to receive it. The
-// zero Poller is ready for use.
+// any: to wake one for each datagram would cost more than to receive it. Of the
+// sockets that a flood comes to, one has its turn each time that all others have
+// had theirs. The zero Poller is ready for use.
 type Poller struct {
 	mu      sync.Mutex
 	sockets map[int32]*Socket // by descriptor; guarded by mu
@@ -24,9 +27,47 @@ type Poller struct {
 
 // life is that of a Poller's goroutine.
 type life struct {
-	file  *os.File // of epoll(7), on which Go's own poller waits
+	file  *os.File // of calm, on which Go's own poller waits
 	raw   syscall.RawConn
+	calm  epoll         // of the other sockets, and of busy
+	busy  epoll         // of the sockets that had a whole turn's or more to receive
 	ended chan struct{} // closed at the end
+}
+
+// newLife returns one whose goroutine is to be started.
+func newLife() (*life, error) {
+	calm, err := newEpoll()
+	if err != nil {
+		return nil, err
+	}
+	unix.SetNonblock(int(calm), true) // without which Go would not wait for it
+	l := &life{file: os.NewFile(uintptr(calm), "epoll"), calm: calm, ended: make(chan struct{})}
+	if l.raw, err = l.file.SyscallConn(); err == nil {
+		l.busy, err = newEpoll()
+	}
+	if err != nil {
+		l.file.Close()
+		return nil, err
+	}
+	if err = calm.add(int(l.busy)); err != nil {
+		l.file.Close()
+		l.busy.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// move makes s, which has fd, one of the busy sockets if it is not, and else one
+// of the others. Where the kernel has no memory for that, it stays.
+func (l *life) move(s *Socket, fd int) {
+	from, to := l.calm, l.busy
+	if s.busy {
+		from, to = to, from
+	}
+	if to.add(fd) == nil {
+		from.remove(fd)
+		s.busy = !s.busy
+	}
 }
 
 // Watch makes the owner of s get what comes in, until Leave.
@@ -43,35 +84,17 @@ func (p *Poller) add(s *Socket) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.life == nil {
-		if err := p.beginLocked(); err != nil {
+		l, err := newLife()
+		if err != nil {
 			return err
 		}
+		p.life, p.sockets = l, make(map[int32]*Socket)
+		go p.run(l)
 	}
 	return s.with(func(fd int) (err error) {
 		p.sockets[int32(fd)] = s
-		if failed := p.life.raw.Control(func(epoll uintptr) {
-			err = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
-		}); failed != nil {
-			return failed
-		}
-		return err
+		return p.life.calm.add(fd)
 	})
-}
-
-func (p *Poller) beginLocked() error {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("epoll_create1", err)
-	}
-	unix.SetNonblock(fd, true) // without which Go would not wait for it
-	l := &life{file: os.NewFile(uintptr(fd), "epoll"), ended: make(chan struct{})}
-	if l.raw, err = l.file.SyscallConn(); err != nil {
-		l.file.Close()
-		return err
-	}
-	p.life, p.sockets = l, make(map[int32]*Socket)
-	go p.run(l)
-	return nil
 }
 
 // Leave forgets s, which is not yet closed. Where it was the last one it waits
@@ -104,47 +127,104 @@ const (
 // run receives until l's descriptor is closed.
 func (p *Poller) run(l *life) {
 	defer close(l.ended)
-	var (
-		events  [maxEvents]unix.EpollEvent
-		ready   [maxEvents]*Socket
-		inbox   = newInbox()
-		current *Socket
-	)
-	receive := func(fd uintptr) { inbox.receive(fd, current) }
-	for l.raw.Read(func(fd uintptr) bool {
-		for {
-			n := pollEvents(fd, events[:])
-			if n == 0 {
-				return false
-			}
-			p.find(events[:n], ready[:n])
-			for _, current = range ready[:n] {
-				if current != nil {
-					current.raw.Control(receive) // fails if it has been closed
-				}
-			}
+	defer l.busy.close()
+	t := newTurns(p, l)
+	for l.raw.Read(func(uintptr) bool {
+		for t.round() {
 		}
+		return false
 	}) == nil {
 	}
 }
 
-// find looks up the sockets of events.
-func (p *Poller) find(events []unix.EpollEvent, sockets []*Socket) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range events {
-		sockets[i] = p.sockets[events[i].Fd]
+// turns are those of a Poller's sockets to be received from.
+type turns struct {
+	poller  *Poller
+	life    *life
+	inbox   *inbox
+	events  [maxEvents]unix.EpollEvent
+	ready   [maxEvents]*Socket
+	current *Socket
+	receive func(fd uintptr) // is receiveCurrent
+}
+
+func newTurns(p *Poller, l *life) *turns {
+	t := &turns{poller: p, life: l, inbox: newInbox()}
+	t.receive = t.receiveCurrent
+	return t
+}
+
+// round gives a turn to the sockets that something has come to, but to one of
+// the busy ones only. It reports whether there was any, and may be another.
+func (t *turns) round() bool {
+	n := t.life.calm.poll(t.events[:])
+	busy := slices.ContainsFunc(t.events[:n], func(e unix.EpollEvent) bool { return e.Fd == int32(t.life.busy) })
+	lives := t.give(n)
+	if busy && lives {
+		lives = t.give(t.life.busy.poll(t.events[:1]))
+		runtime.Gosched() // there may be no other occasion for long
+	}
+	return n > 0 && lives
+}
+
+// give gives a turn to the sockets of the first n events, unless the life is
+// over.
+func (t *turns) give(n int) (lives bool) {
+	lives = t.find(n)
+	for _, t.current = range t.ready[:n] {
+		if t.current != nil {
+			t.current.raw.Control(t.receive) // fails if it has been closed
+		}
+	}
+	return lives
+}
+
+// find looks up the sockets of the first n events. What has come to one that
+// has left stays there, and is told of again and again.
+func (t *turns) find(n int) (lives bool) {
+	t.poller.mu.Lock()
+	defer t.poller.mu.Unlock()
+	for i, e := range t.events[:n] {
+		t.ready[i] = t.poller.sockets[e.Fd]
+	}
+	return t.poller.life == t.life
+}
+
+// receiveCurrent receives from the current socket, and has it be a busy one if
+// that was a whole turn's.
+func (t *turns) receiveCurrent(fd uintptr) {
+	if full := t.inbox.receive(fd, t.current); full != t.current.busy {
+		t.life.move(t.current, int(fd))
 	}
 }
 
-// pollEvents is epoll_wait(2) without waiting.
-func pollEvents(fd uintptr, events []unix.EpollEvent) int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+// epoll is a descriptor of epoll(7).
+type epoll int
+
+func newEpoll() (epoll, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	return epoll(fd), os.NewSyscallError("epoll_create1", err)
+}
+
+// add makes e tell when there is something to read from fd.
+func (e epoll) add(fd int) error {
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(int(e), unix.EPOLL_CTL_ADD, fd, &event))
+}
+
+// remove undoes add, as the closing of fd does.
+func (e epoll) remove(fd int) { unix.EpollCtl(int(e), unix.EPOLL_CTL_DEL, fd, nil) }
+
+// poll is epoll_wait(2) without waiting.
+func (e epoll) poll(events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(e), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	if errno != 0 {
 		return 0
 	}
 	return int(n)
 }
+
+func (e epoll) close() { unix.Close(int(e)) }
 
 // inbox has room for what comes in.
 type inbox struct {
@@ -189,19 +269,19 @@ func (in *inbox) reset(i int) {
 }
 
 // receive hands what has come in, or what the network tells, to the owner of a
-// socket.
-func (in *inbox) receive(fd uintptr, s *Socket) {
+// socket. It reports whether the inbox was full.
+func (in *inbox) receive(fd uintptr, s *Socket) bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.messages[0])), maxReceived, unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:
 	case unix.EAGAIN, unix.EINTR:
 		drain(int(fd), s.owner.Failed) // there may be errors alone
-		return
+		return false
 	default: // what an earlier datagram met, of which the queue of errors may tell more
 		if !drain(int(fd), s.owner.Failed) && !isLate(errno) {
 			s.owner.Broke()
 		}
-		return
+		return false
 	}
 	b, from := in.read(0)
 	for i := 1; i < int(n); i++ {
@@ -218,6 +298,7 @@ func (in *inbox) receive(fd uintptr, s *Socket) {
 	for i := range int(n) {
 		in.reset(i)
 	}
+	return n == maxReceived
 }
 
 // continues reports whether next can be the end of b: the kernel sends the

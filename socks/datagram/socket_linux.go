@@ -25,6 +25,7 @@ type Socket struct {
 	six   bool // of AF_INET6, so that it takes IPv4 in mapped addresses
 	joins bool // the owner gets several datagrams of one size at a time
 	owner Owner
+	busy  bool // whether its last turn was a whole one; for its Poller
 
 	mu       sync.Mutex // guards what follows: one sends at a time
 	control  []byte
