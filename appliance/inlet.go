@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -218,19 +219,56 @@ func (p pendingAssociation) Associate() (gateway.Association, error) {
 	if err != nil {
 		return nil, err
 	}
-	return association{a, p.inlet}, nil
+	return &association{Association: a, inlet: p.inlet, client: p.Client().Addr()}, nil
 }
 
-// association drops what goes to fake addresses.
+// maxWritten bounds how many addresses an association remembers the other form
+// of, as the gateway does its destinations.
+const maxWritten = 1024
+
+// association drops what goes to fake addresses. What goes to an address that
+// stands for another goes there, and is answered by the one that the client has
+// written.
 type association struct {
 	*socks.Association
-	inlet *socksInlet
+	inlet  *socksInlet
+	client netip.Addr
+
+	mu      sync.Mutex
+	written map[netip.Addr]netip.Addr // by the addresses that they stand for; guarded by mu
 }
 
-func (a association) Forward(take func(datagram.Batch, socks.Addr)) {
+func (a *association) Forward(take func(datagram.Batch, socks.Addr)) {
 	a.Association.Forward(func(b datagram.Batch, dest socks.Addr) {
 		if a.inlet.leaked(dest) == nil {
+			dest.IP = a.meant(dest.IP)
 			take(b, dest)
 		}
 	})
+}
+
+// meant returns the address that one which the client has written stands for,
+// or itself.
+func (a *association) meant(written netip.Addr) netip.Addr {
+	ip, ok := a.inlet.literal(a.client, written)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !ok || ip == written {
+		delete(a.written, written) // the client knows it by itself
+		return written
+	}
+	if a.written == nil || len(a.written) == maxWritten {
+		a.written = make(map[netip.Addr]netip.Addr)
+	}
+	a.written[ip] = written
+	return ip
+}
+
+func (a *association) Send(b datagram.Batch, from socks.Addr) error {
+	a.mu.Lock()
+	if written, ok := a.written[from.IP]; ok {
+		from.IP = written
+	}
+	a.mu.Unlock()
+	return a.Association.Send(b, from)
 }
