@@ -6,15 +6,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sixgate/socks/gateway"
 )
 
 // dropsPeriod is how often it is told what was dropped.
 const dropsPeriod = time.Minute
 
 // drops returns what limits have refused, or nobody can answer, by reason, out
-// of the counters of the TUN and the DNS server and the flows over the limit.
-func drops(tun, dns map[string]uint64, flows uint64) map[string]uint64 {
-	found := map[string]uint64{"flows_over_limit": flows}
+// of the counters of the gateway, the TUN, and the DNS and the SOCKS server.
+func drops(flows gateway.Counters, tun, dns, socks map[string]uint64) map[string]uint64 {
+	found := map[string]uint64{"flows_over_limit": flows.OverLimit, "socks_too_large": flows.TooLarge}
+	for key, n := range socks {
+		found["socks_"+key] = n
+	}
 	for key, n := range tun {
 		if strings.HasPrefix(key, "dropped_") || strings.HasSuffix(key, "_over_limit") ||
 			strings.HasSuffix(key, "_suppressed") || strings.HasSuffix(key, "_evicted") {

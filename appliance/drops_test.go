@@ -9,16 +9,18 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sixgate/socks/gateway"
 )
 
 func TestDrops(t *testing.T) {
-	got := drops(
+	got := drops(gateway.Counters{OverLimit: 7, TooLarge: 8},
 		map[string]uint64{"received": 9, "dropped_not_ip": 1, "tcp_over_limit": 2, "icmp_suppressed": 3},
-		map[string]uint64{"fake": 9, "dropped": 5, "limited": 4, "pool_full": 6}, 7,
+		map[string]uint64{"fake": 9, "dropped": 5, "limited": 4, "pool_full": 6}, map[string]uint64{"strangers": 9},
 	)
 	want := map[string]uint64{
 		"flows_over_limit": 7, "tun_dropped_not_ip": 1, "tun_tcp_over_limit": 2, "tun_icmp_suppressed": 3,
-		"dns_dropped": 1, "dns_limited": 4, "dns_pool_full": 6, "dns_too_many_names": 0, "dns_loop": 0,
+		"socks_too_large": 8, "socks_strangers": 9, "dns_dropped": 1, "dns_limited": 4, "dns_pool_full": 6, "dns_too_many_names": 0, "dns_loop": 0,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -28,7 +28,7 @@ func writeMetrics(w io.Writer, s Status) error {
 	m.family("dns_answers_total", "counter", "DNS answers, by kind", labels("kind", s.DNS))
 	m.histogram("dns_seconds", "until DNS answers that were not at hand", s.Answers)
 	m.family("tun_total", "counter", "events of the TUN device and its stack", labels("event", s.TUN))
-	m.family("drops_total", "counter", "what limits have refused, or nobody can answer, by reason", labels("reason", s.Drops))
+	m.family("drops_total", "counter", "what limits or rules of a protocol have refused, or nobody can answer, by reason", labels("reason", s.Drops))
 	m.advertised(s.Advertised)
 	m.value("open_files", "gauge", "files and sockets that are open", s.Files.Open)
 	m.value("open_files_limit", "gauge", "files and sockets that may be open", s.Files.Limit)

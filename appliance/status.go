@@ -182,7 +182,7 @@ func (a *Appliance) Status() Status {
 	flows := a.parts.gateway.Counters()
 	s.countFlows(flows)
 	s.countDials(a.parts.sight.Dials())
-	s.Drops = drops(s.TUN, s.DNS, flows.OverLimit)
+	s.Drops = drops(flows, s.TUN, s.DNS, fields(a.parts.socks.Counters()))
 	maps.DeleteFunc(s.DNS, func(key string, _ uint64) bool { return slices.Contains(dnsReasons(), key) })
 	return s
 }

@@ -20,7 +20,7 @@ import (
 type Association struct {
 	control net.Conn
 	relay   *datagram.Socket
-	poller  *datagram.Poller
+	server  *Server
 	client  netip.Addr                 // unmapped, without zone: the relay is on the client's own link
 	port    atomic.Uint32              // of client, once it has sent something; 0 before
 	take    func(datagram.Batch, Addr) // stands before anything comes in
@@ -39,13 +39,13 @@ func (r *Request) Associate() (*Association, error) {
 		return nil, fmt.Errorf("opening a UDP relay beside %v: %w", r.conn.LocalAddr(), syscall.EAFNOSUPPORT)
 	}
 	a := &Association{
-		control: r.conn, poller: r.poller, client: peer.AddrPort().Addr().Unmap().WithZone(""), done: make(chan struct{}),
+		control: r.conn, server: r.server, client: peer.AddrPort().Addr().Unmap().WithZone(""), done: make(chan struct{}),
 	}
 	at := local.AddrPort().Addr().Unmap()
-	if err := a.open(at, r.listening.Ports); err != nil {
+	if err := a.open(at, r.server.Listening.Ports); err != nil {
 		return nil, fmt.Errorf("opening a UDP relay: %w", WithErrno(err))
 	}
-	told := r.listening.Told(netip.AddrPortFrom(at.WithZone(""), a.relay.LocalPort()))
+	told := r.server.Listening.Told(netip.AddrPortFrom(at.WithZone(""), a.relay.LocalPort()))
 	if err := r.reply(Succeeded, AddrFromAddrPort(told)); err != nil {
 		a.shut()
 		return nil, fmt.Errorf("answering SOCKS client %s: %w", r.Client(), WithErrno(err))
@@ -85,7 +85,7 @@ func (a *Association) Forward(take func(b datagram.Batch, dest Addr)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.take = take
-	if !a.isShutLocked() && a.poller.Watch(a.relay) != nil {
+	if !a.isShutLocked() && a.server.poller.Watch(a.relay) != nil {
 		a.Broke()
 	}
 }
@@ -94,14 +94,19 @@ func (a *Association) Forward(take func(b datagram.Batch, dest Addr)) {
 func (a *Association) Took(b datagram.Batch, from netip.AddrPort) {
 	port := a.port.Load()
 	if from.Addr() != a.client || port != 0 && uint32(from.Port()) != port {
+		a.server.tally.strangers.Add(uint64(b.Count()))
 		return
 	}
-	EachUnwrapped(b, func(b datagram.Batch, dest Addr) {
-		if dest.Port != 0 {
-			a.port.Store(uint32(from.Port()))
-			a.take(b, dest)
+	fragments, malformed := EachUnwrapped(b, func(b datagram.Batch, dest Addr) {
+		if dest.Port == 0 {
+			a.server.tally.malformed.Add(uint64(b.Count()))
+			return
 		}
+		a.port.Store(uint32(from.Port()))
+		a.take(b, dest)
 	})
+	a.server.tally.fragments.Add(uint64(fragments))
+	a.server.tally.malformed.Add(uint64(malformed))
 }
 
 // Failed does nothing: that the client did not get a datagram is its own affair.
@@ -131,7 +136,7 @@ func (a *Association) shut() {
 	if a.isShutLocked() {
 		return
 	}
-	a.poller.Leave(a.relay)
+	a.server.poller.Leave(a.relay)
 	a.relay.Close()
 	close(a.done)
 }

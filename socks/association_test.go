@@ -37,14 +37,20 @@ func echoDatagrams(_ context.Context, r *Request) {
 // relayPorts is where the ports of relays begin in these tests.
 const relayPorts = 60000
 
-// associate returns a control connection at ip and its relay.
+// associate returns a control connection to a server at ip and its relay.
 func associate(t *testing.T, ip, request string) (*net.TCPConn, *net.UDPAddr) {
 	t.Helper()
+	return associateWith(t, &Server{}, ip, request)
+}
+
+func associateWith(t *testing.T, s *Server, ip, request string) (*net.TCPConn, *net.UDPAddr) {
+	t.Helper()
+	s.Handler, s.Listening = handlerFunc(echoDatagrams), Listening{Ports: Ports{relayPorts, 65535}}
 	ln, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, &Server{Handler: handlerFunc(echoDatagrams), Listening: Listening{Ports: Ports{relayPorts, 65535}}}, ln)
+	serve(t, s, ln)
 	host, port, _ := net.SplitHostPort(ln.Addr().String())
 	if parsed := net.ParseIP(host); parsed.IsUnspecified() {
 		host = "127.0.0.1"
@@ -118,7 +124,8 @@ func TestAssociate(t *testing.T) {
 // goes on. A stranger has another address, or another port than the first
 // datagram.
 func TestAssociationDrops(t *testing.T) {
-	_, relay := associate(t, "127.0.0.1", "05 03 00 01 00000000 0000")
+	var s Server
+	_, relay := associateWith(t, &s, "127.0.0.1", "05 03 00 01 00000000 0000")
 	const good = "0000 00 01 c0000201 0035 6869"
 	stranger := dialUDP(t, "127.0.0.77", relay)
 	stranger.Write(unhex(t, good))
@@ -146,6 +153,9 @@ func TestAssociationDrops(t *testing.T) {
 		if n, err := conn.Read(buf); err == nil {
 			t.Errorf("%s got % x", conn.LocalAddr(), buf[:n])
 		}
+	}
+	if got, want := s.Counters(), (Counters{Strangers: 2, Fragments: 2, Malformed: 8}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
 	}
 }
 

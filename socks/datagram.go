@@ -2,6 +2,7 @@ package socks
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -54,13 +55,18 @@ func addrLen(b []byte) (n int, err error) {
 }
 
 // EachUnwrapped calls take with the datagrams of b without their headers, those
-// in a row that go to one address at a time. It drops malformed ones and
-// fragments, and uses b's payload up.
-func EachUnwrapped(b datagram.Batch, take func(b datagram.Batch, addr Addr)) {
+// in a row that go to one address at a time. It uses b's payload up, and returns
+// how many it has dropped, as fragments or malformed ones.
+func EachUnwrapped(b datagram.Batch, take func(b datagram.Batch, addr Addr)) (fragments, malformed int) {
 	run := unwrapped{room: b.Payload[:0]}
 	for one := range b.Each {
 		addr, payload, err := ParseDatagram(one.Payload)
+		if errors.Is(err, syscall.EOPNOTSUPP) {
+			fragments++
+			continue
+		}
 		if err != nil {
+			malformed++
 			continue
 		}
 		if !run.continues(payload, addr) {
@@ -72,6 +78,7 @@ func EachUnwrapped(b datagram.Batch, take func(b datagram.Batch, addr Addr)) {
 		run.count++
 	}
 	run.end(take)
+	return fragments, malformed
 }
 
 // unwrapped are datagrams in a row, without their headers.

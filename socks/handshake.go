@@ -3,6 +3,7 @@ package socks
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -42,6 +43,12 @@ func (s *Server) handshake5(ctx context.Context, conn net.Conn) (*Request, error
 		return nil, err
 	}
 	user, conn, err := chosen.authenticate(ctx, conn, remote(conn).Addr())
+	switch {
+	case errors.Is(err, errWrong):
+		s.tally.wrongPasswords.Add(1)
+	case errors.Is(err, errLockedOut):
+		s.tally.lockedOut.Add(1)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +61,7 @@ func (s *Server) handshake5(ctx context.Context, conn net.Conn) (*Request, error
 		conn.Write(appendReply(nil, ReplyOf(err), Addr{})) // the error to return is err
 		return nil, err
 	}
-	return &Request{conn: conn, append: appendReply, listening: s.Listening, poller: &s.poller, user: user, command: command, dest: dest}, nil
+	return &Request{conn: conn, append: appendReply, server: s, user: user, command: command, dest: dest}, nil
 }
 
 // methods returns the ways to authenticate, the best first. GSSAPI, which RFC

@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-
-	"sixgate/socks/datagram"
 )
 
 // Command is what a request asks for (RFC 1928, section 4).
@@ -94,16 +92,15 @@ func checkDest(command Command, dest Addr) error {
 // Associate, Resolved and Refuse is to be called, once: it is the answer. The
 // answer to a BIND has two parts, of which Announce is the first.
 type Request struct {
-	conn      net.Conn
-	append    func(b []byte, code Reply, bound Addr) []byte // the version's reply
-	listening Listening
-	poller    *datagram.Poller
-	user      string
-	command   Command
-	dest      Addr
-	unwatch   func()
-	answer    Reply // meaningful once answered
-	done      bool  // answered
+	conn    net.Conn
+	append  func(b []byte, code Reply, bound Addr) []byte // the version's reply
+	server  *Server
+	user    string
+	command Command
+	dest    Addr
+	unwatch func()
+	answer  Reply // meaningful once answered
+	done    bool  // answered
 }
 
 // Client returns where the request came from, the address unmapped and without

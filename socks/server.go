@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sixgate/socks/datagram"
@@ -51,6 +52,7 @@ type Server struct {
 	Logger           *slog.Logger   // may be nil
 
 	poller datagram.Poller // of the relays
+	tally  tally
 }
 
 // Serve answers the clients of ln until ctx ends, closes ln, waits for the
@@ -63,7 +65,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer ln.Close()
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	limit := cmp.Or(s.MaxHandshakes, maxHandshakes)
-	handshakes, goodbyes := newSlots(limit), newSlots(limit)
+	handshakes, goodbyes := newSlots(limit, &s.tally.displaced), newSlots(limit, new(atomic.Uint64))
 	for {
 		conn, err := ln.Accept()
 		if ctx.Err() != nil {
@@ -89,6 +91,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // word was a refusal, which the client has yet to read.
 func (s *Server) serve(ctx context.Context, conn net.Conn, handshakes *slots) bool {
 	if !s.admits(remote(conn).Addr()) {
+		s.tally.notAdmitted.Add(1)
 		s.logger().Debug("SOCKS client not admitted", "client", remote(conn))
 		return true
 	}

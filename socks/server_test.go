@@ -161,7 +161,7 @@ func TestTranscriptsByteByByte(t *testing.T) {
 				client, server := net.Pipe()
 				go func() {
 					defer server.Close()
-					if s := (&Server{Handler: handlerFunc(echo), HandshakeTimeout: time.Minute}); !s.serve(t.Context(), server, newSlots(1)) {
+					if s := (&Server{Handler: handlerFunc(echo), HandshakeTimeout: time.Minute}); !s.serve(t.Context(), server, newSlots(1, new(atomic.Uint64))) {
 						hangUp(t.Context(), server)
 					}
 				}()
@@ -287,14 +287,18 @@ func TestClients(t *testing.T) {
 		prefix string
 		served bool
 	}{{"127.0.0.0/8", true}, {"192.0.2.0/24", false}} {
-		conn := dial(t, start(t, &Server{
+		s := &Server{
 			Handler: handlerFunc(echo),
 			Access:  func() *Access { return &Access{Clients: []netip.Prefix{netip.MustParsePrefix(tt.prefix)}} },
-		}))
+		}
+		conn := dial(t, start(t, s))
 		conn.Write(unhex(t, "05 01 00"))
 		_, err := io.ReadFull(conn, make([]byte, 2))
 		if (err == nil) != tt.served {
 			t.Errorf("clients %s: %v", tt.prefix, err)
+		}
+		if counted := s.Counters().NotAdmitted == 1; counted == tt.served {
+			t.Errorf("clients %s: %+v", tt.prefix, s.Counters())
 		}
 		conn.Close()
 	}
@@ -477,7 +481,8 @@ func TestSlotsAreShared(t *testing.T) {
 		{"many, with two each", "192.0.2.1 192.0.2.2 192.0.2.1 192.0.2.2 192.0.2.3 192.0.2.3 192.0.2.4", 2},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			s := newSlots(5)
+			var displaced atomic.Uint64
+			s := newSlots(5, &displaced)
 			var conns []from
 			var gives []func()
 			for addr := range strings.FieldsSeq(tt.sources) {
@@ -493,6 +498,9 @@ func TestSlotsAreShared(t *testing.T) {
 			}
 			for _, give := range gives {
 				give()
+			}
+			if int(displaced.Load()) != tt.lost {
+				t.Errorf("%d were displaced", displaced.Load())
 			}
 			if s.taken != 0 || len(s.bySource) != 0 {
 				t.Errorf("%d slots taken by %v", s.taken, s.bySource)

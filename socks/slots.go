@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // slots bounds how many connections are in one stage of their life. When all
@@ -12,7 +13,8 @@ import (
 // flood of one source drowns itself and no other. Of sources that have as many,
 // it is the oldest of all: in a flood of many, who does not dawdle gets through.
 type slots struct {
-	max int
+	max       int
+	displaced *atomic.Uint64 // counts those who have lost their slots
 
 	mu       sync.Mutex
 	taken    int                   // guarded by mu
@@ -26,8 +28,8 @@ type slot struct {
 	number uint64 // those of older ones are smaller
 }
 
-func newSlots(max int) *slots {
-	return &slots{max: max, bySource: make(map[netip.Addr][]slot)}
+func newSlots(max int, displaced *atomic.Uint64) *slots {
+	return &slots{max: max, displaced: displaced, bySource: make(map[netip.Addr][]slot)}
 }
 
 // take gives conn a slot until give is called. It resets the connection that
@@ -45,6 +47,7 @@ func (s *slots) take(conn net.Conn) (give func()) {
 	s.bySource[from] = append(s.bySource[from], slot{conn, number})
 	s.mu.Unlock()
 	if victim != nil {
+		s.displaced.Add(1)
 		if c, ok := victim.(interface{ SetLinger(int) error }); ok {
 			c.SetLinger(0) // fails only on a closed connection
 		}

@@ -36,7 +36,7 @@ func (s *Server) handshake4(conn net.Conn) (*Request, error) {
 		conn.Write(appendReply4(nil, ReplyOf(err), Addr{})) // the error to return is err
 		return nil, err
 	}
-	return &Request{conn: conn, append: appendReply4, command: command, dest: dest}, nil
+	return &Request{conn: conn, append: appendReply4, server: s, command: command, dest: dest}, nil
 }
 
 // readRequest4 reads a SOCKS4 or 4A request after its version, and not one

@@ -92,11 +92,16 @@ func NewUsers(passwords map[string]Password) (*Users, error) {
 	return us, nil
 }
 
+var (
+	errWrong     = fmt.Errorf("wrong name or password: %w", syscall.EACCES)
+	errLockedOut = fmt.Errorf("too many wrong passwords: %w", syscall.EACCES)
+)
+
 // Authenticate returns EACCES for a wrong name or password, and for any from a
 // source that is locked out.
 func (us *Users) Authenticate(ctx context.Context, source netip.Addr, name, password string) error {
 	if us.guesses.locked(source, time.Now()) {
-		return fmt.Errorf("authenticating %q: too many wrong passwords from %s: %w", name, source, syscall.EACCES)
+		return fmt.Errorf("authenticating %q from %s: %w", name, source, errLockedOut)
 	}
 	u := us.byName[name]
 	if u == nil {
@@ -115,7 +120,7 @@ func (us *Users) Authenticate(ctx context.Context, source netip.Addr, name, pass
 	<-us.hashing
 	if err != nil || u == &us.nobody {
 		us.guesses.count(source, time.Now())
-		return fmt.Errorf("authenticating %q: wrong name or password: %w", name, syscall.EACCES)
+		return fmt.Errorf("authenticating %q: %w", name, errWrong)
 	}
 	u.digest.Store(digest)
 	return nil

@@ -132,6 +132,22 @@ func TestGuessersAreLockedOut(t *testing.T) {
 	})
 }
 
+func TestGuessesAreCounted(t *testing.T) {
+	s := &Server{Access: only(newUsers(t)), Handler: handlerFunc(echo)}
+	addr := start(t, s)
+	for range maxGuesses + 2 {
+		conn := dial(t, addr)
+		conn.Write(unhex(t, "05 01 02 01 06 686173686564 01 70"))
+		conn.CloseWrite()
+		if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, unhex(t, "05 02 01 01")) {
+			t.Errorf("got % x, %v", got, err)
+		}
+	}
+	if got, want := s.Counters(), (Counters{WrongPasswords: maxGuesses, LockedOut: 2}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+}
+
 func TestGuessersAreBounded(t *testing.T) {
 	var g guesses
 	ip, now := netip.MustParseAddr("10.0.0.0"), time.Now()

@@ -24,6 +24,14 @@ func (b Batch) Each(yield func(Batch) bool) {
 	yield(b)
 }
 
+// Count returns how many datagrams b is.
+func (b Batch) Count() int {
+	if b.Size == 0 {
+		return 1
+	}
+	return (len(b.Payload) + b.Size - 1) / b.Size
+}
+
 // Bounds of a Batch: what one sendmsg of the kernel takes at most
 // (UDP_MAX_SEGMENTS of older ones), and what an IP packet of either family holds
 // of UDP payload, in bytes.

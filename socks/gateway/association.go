@@ -280,11 +280,19 @@ func (a *association) openWay(t *target, dest socks.Addr) error {
 // error.
 func (a *association) send(e *egress, b datagram.Batch, dest socks.Addr) error {
 	e.touch()
-	err := e.conn.Send(b, dest)
+	err := a.fits(b, e.conn.Send(b, dest))
 	for _, lost := range []error{syscall.EMSGSIZE, syscall.EAGAIN, syscall.ENOBUFS} {
 		if errors.Is(err, lost) {
 			return nil
 		}
+	}
+	return err
+}
+
+// fits returns err, the outcome of sending b, and counts if that was too large.
+func (a *association) fits(b datagram.Batch, err error) error {
+	if errors.Is(err, syscall.EMSGSIZE) {
+		a.gateway.tooLarge.Add(uint64(b.Count()))
 	}
 	return err
 }
@@ -351,7 +359,7 @@ func (a *association) answer(e *egress, b datagram.Batch, from socks.Addr) {
 	}
 	e.touch()
 	a.heard(from.IP, e.outlet)
-	if a.client.Send(b, from) == nil {
+	if a.fits(b, a.client.Send(b, from)) == nil {
 		a.flow.moved.Down.Add(int64(len(b.Payload)))
 	}
 }

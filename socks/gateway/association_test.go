@@ -23,6 +23,9 @@ type letter struct {
 	addr    socks.Addr
 }
 
+// tooLarge is a payload that mail does not take.
+const tooLarge = "large"
+
 // mail is a PacketConn and an Association in memory.
 type mail struct {
 	in, out chan letter
@@ -48,6 +51,9 @@ func (m *mail) Forward(take func(datagram.Batch, socks.Addr)) {
 }
 
 func (m *mail) Send(b datagram.Batch, addr socks.Addr) error {
+	if string(b.Payload) == tooLarge {
+		return syscall.EMSGSIZE
+	}
 	select {
 	case <-m.closed:
 		return net.ErrClosed
@@ -144,8 +150,10 @@ func TestServeAssociation(t *testing.T) {
 				t.Errorf("answered %v, want it from %s", got, from)
 			}
 		}
+		c.in <- letter{tooLarge, addr("192.0.2.9:1")}
+		def.opened[0].in <- letter{tooLarge, addr("192.0.2.9:1")}
 		synctest.Wait() // what is sent is counted after
-		if n := g.Counters(); n.Joined[Kind{"udp", A, ""}] != 1 || n.Joined[Kind{"udp", B, ""}] != 1 || len(n.Live) != 1 || n.Down != 6 {
+		if n := g.Counters(); n.TooLarge != 2 || n.Joined[Kind{"udp", A, ""}] != 1 || n.Joined[Kind{"udp", B, ""}] != 1 || len(n.Live) != 1 || n.Down != 6 {
 			t.Errorf("counters %+v", n)
 		}
 		if flows := g.Flows(); len(flows) != 1 || flows[0].Down != 6 || flows[0].Network != "udp" {

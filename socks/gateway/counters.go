@@ -22,6 +22,7 @@ type Counters struct {
 	Down    uint64                 // payload bytes, far to client
 
 	OverLimit uint64 // of the refused: above Policy.Flows or a client's share of it
+	TooLarge  uint64 // datagrams of associations, which no packet holds with what precedes them
 }
 
 // counters is what cannot be seen of the flows that live. Gateway.mu guards it.
@@ -43,6 +44,7 @@ func (g *Gateway) Counters() Counters {
 	c := Counters{
 		Live: make(map[Kind]uint64), Joined: maps.Clone(g.counters.joined), Refused: maps.Clone(g.counters.refused),
 		Up: g.counters.up, Down: g.counters.down, OverLimit: g.counters.overLimit,
+		TooLarge: g.tooLarge.Load(),
 	}
 	for f := range g.flows {
 		if w := f.way(); w.typ != 0 {

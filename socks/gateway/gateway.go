@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -76,6 +77,7 @@ type Gateway struct {
 	live    sync.WaitGroup     // Add under mu while not closing
 
 	counters counters // guarded by mu
+	tooLarge atomic.Uint64
 }
 
 // New returns a Gateway.
