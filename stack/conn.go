@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -17,9 +18,32 @@ const (
 	maxQueued = 128 << 10 // bytes
 )
 
+// backlog bounds what waits in the queues of all flows, in bytes.
+type backlog struct {
+	mu    sync.Mutex
+	quota quota // guarded by mu
+}
+
+func newBacklog(max int) *backlog { return &backlog{quota: newQuota(max, 0)} }
+
+func (b *backlog) take(client netip.Addr, size int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.quota.takeMany(client, size)
+}
+
+func (b *backlog) give(client netip.Addr, size int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.quota.giveMany(client, size)
+}
+
 // datagramQueue is what has come in of a flow and waits, for as long as nobody
 // takes it.
 type datagramQueue struct {
+	backlog *backlog
+	client  netip.Addr
+
 	done chan struct{}                         // closed with the flow
 	take atomic.Pointer[func(Datagrams) error] // set once under mu, when nothing waits; nil before
 
@@ -30,6 +54,10 @@ type datagramQueue struct {
 	closed   bool
 	deadline time.Time
 	alarm    *time.Timer // at deadline; may be nil
+}
+
+func (q *datagramQueue) init(all *backlog, client netip.Addr) {
+	q.backlog, q.client, q.done, q.ready.L = all, client, make(chan struct{}), &q.mu
 }
 
 // forwards reports whether what comes in need not wait.
@@ -44,7 +72,7 @@ func (q *datagramQueue) queue(d Datagrams) bool {
 		return false
 	}
 	each(d.Payload, d.Size, func(b []byte) {
-		if len(q.waiting) == maxQueue || q.size+len(b) > maxQueued {
+		if len(q.waiting) == maxQueue || q.size+len(b) > maxQueued || !q.backlog.take(q.client, len(b)) {
 			return
 		}
 		one := d
@@ -89,11 +117,31 @@ func (q *datagramQueue) next() ([]byte, error) {
 		case len(q.waiting) > 0:
 			b := q.waiting[0].Payload
 			q.waiting = q.waiting[1:]
-			q.size -= len(b)
+			q.releaseLocked(len(b))
 			return b, nil
 		}
 		q.ready.Wait()
 	}
+}
+
+// takeAll returns all that waits. If there is nothing, take gets what comes in
+// from now on.
+func (q *datagramQueue) takeAll(take func(Datagrams) error) []Datagrams {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting := q.waiting
+	q.waiting = nil
+	q.releaseLocked(q.size)
+	if len(waiting) == 0 {
+		q.take.Store(&take)
+	}
+	return waiting
+}
+
+// releaseLocked makes room for as many bytes.
+func (q *datagramQueue) releaseLocked(size int) {
+	q.size -= size
+	q.backlog.give(q.client, size)
 }
 
 // setDeadline is when next waits no longer.
@@ -121,6 +169,7 @@ func (q *datagramQueue) close() {
 		return
 	}
 	q.closed, q.waiting = true, nil
+	q.releaseLocked(q.size)
 	if q.alarm != nil {
 		q.alarm.Stop()
 	}
@@ -185,15 +234,10 @@ func (c *DatagramConn) Send(d Datagrams) error {
 func (c *DatagramConn) Forward(take func(Datagrams) error) {
 	f := c.flow
 	for {
-		f.mu.Lock()
-		waiting := f.waiting
-		f.waiting, f.size = nil, 0
+		waiting := f.takeAll(take)
 		if len(waiting) == 0 {
-			f.take.Store(&take)
-			f.mu.Unlock()
 			return
 		}
-		f.mu.Unlock()
 		for _, d := range waiting {
 			if err := take(d); err != nil && !isCongestion(err) {
 				f.report(err, d.Payload)

@@ -24,18 +24,14 @@ type datagramSide struct {
 	next atomic.Uint32 // the next identification of a packet
 
 	batches batches // of the goroutine that receives
+	turns   *turns
+	backlog *backlog
 
-	mu       sync.Mutex // guards what follows
-	flows    map[flowKey]*DatagramFlow
-	lonely   lonely
-	quota    quota
-	starting quota // of flows that their handler has not answered yet
+	mu     sync.Mutex // guards what follows
+	flows  map[flowKey]*DatagramFlow
+	lonely lonely
+	quota  quota
 }
-
-// maxStarting is how many flows of one client may wait for their handler's
-// answer. Each takes a processor for some 0.2 ms, and while hundreds of them
-// queue for it, so do the packets of all others.
-const maxStarting = 64
 
 // flowKey is what makes packets one flow. The port of an echo's client is the
 // identifier, that of its destination 0.
@@ -45,16 +41,17 @@ type flowKey struct {
 }
 
 func newDatagramSide(ctx context.Context, s *Stack, link *link, errs *teller) *datagramSide {
-	return &datagramSide{
-		Stack: s,
-		ctx:   ctx,
-		link:  link,
-		errs:  errs,
-		flows: make(map[flowKey]*DatagramFlow),
-
-		quota:    newQuota(s.config.MaxDatagramFlows, s.config.MaxDatagramFlowsPerClient),
-		starting: newQuota(s.config.MaxDatagramFlows, maxStarting),
+	side := &datagramSide{
+		Stack:   s,
+		ctx:     ctx,
+		link:    link,
+		errs:    errs,
+		backlog: newBacklog(s.share.backlog),
+		flows:   make(map[flowKey]*DatagramFlow),
+		quota:   newQuota(s.config.MaxDatagramFlows, s.config.MaxDatagramFlowsPerClient),
 	}
+	side.turns = newTurns(side.start)
+	return side
 }
 
 // Datagrams are one or more in one direction of a flow.
@@ -103,20 +100,14 @@ func (s *datagramSide) flush() { s.batches.flush() }
 // the client why not.
 func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 	f := &DatagramFlow{side: s, key: key}
-	f.ready.L = &f.mu
-	f.done = make(chan struct{})
+	f.init(s.backlog, key.client.Addr())
 	if !s.config.Handler.Admit(f.Network(), f.Client(), f.Dest()) {
 		s.counters.datagramUnknown.Add(1)
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
 		return
 	}
-	if !s.start(f) {
-		s.counters.datagramOverLimit.Add(1)
-		return // in silence: the client tries again, as after any loss
-	}
 	evicted, ok := s.hold(f)
 	if !ok {
-		s.started(f)
 		s.counters.datagramOverLimit.Add(1)
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
 		return
@@ -125,37 +116,23 @@ func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 		s.counters.datagramEvicted.Add(1)
 		evicted.close()
 	}
-	if !s.running.begin() {
-		s.started(f)
-		s.release(f)
-		return
-	}
 	s.counters.datagramFlows.Add(1)
 	f.queue(d)
-	go s.serve(f)
+	s.turns.join(f)
 }
 
-// start reports whether f may start.
-func (s *datagramSide) start(f *DatagramFlow) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f.starting = s.starting.take(f.key.client.Addr())
-	return f.starting
-}
-
-// started is the end of f's starting, if it has not ended yet.
-func (s *datagramSide) started(f *DatagramFlow) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f.starting {
-		f.starting = false
-		s.starting.give(f.key.client.Addr())
+// start has the handler serve f, unless all is about to end.
+func (s *datagramSide) start(f *DatagramFlow) {
+	if s.running.begin() {
+		go s.serve(f)
+	} else {
+		f.close()
 	}
 }
 
 // hold makes f a flow, in the place of another one if there are too many: of
 // one that nobody has answered, as are those from forged sources. Nobody has to
-// go for a client that has its share.
+// go for a client that has its share, or whose flows wait for their turn.
 func (s *datagramSide) hold(f *DatagramFlow) (evicted *DatagramFlow, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,7 +141,7 @@ func (s *datagramSide) hold(f *DatagramFlow) (evicted *DatagramFlow, ok bool) {
 		return nil, false
 	}
 	if s.quota.full() {
-		if evicted = s.lonely.first; evicted == nil {
+		if evicted = s.lonely.first; evicted == nil || s.turns.busy(client) {
 			return nil, false
 		}
 		s.removeLocked(evicted)
@@ -215,7 +192,7 @@ func (s *datagramSide) close() {
 func (s *datagramSide) serve(f *DatagramFlow) {
 	defer s.running.end()
 	s.config.Handler.ServeDatagrams(s.ctx, f)
-	s.started(f)
+	s.turns.leave(f)
 	if !f.accepted.Load() {
 		f.Refuse(syscall.ECONNREFUSED)
 	}
@@ -264,8 +241,8 @@ type DatagramFlow struct {
 
 	batch *batch // what of it waits to be sent on, for the goroutine that receives; may be nil
 
-	starting       bool          // whether it counts among the side's; guarded by side.mu, like the next three
-	lonely         bool          // whether it is in the side's list
+	starting       bool          // guarded by side.turns.mu
+	lonely         bool          // whether it is in the side's list; guarded by side.mu, like the next two
 	before, behind *DatagramFlow // its neighbours there
 
 	datagramQueue
@@ -293,7 +270,7 @@ func (f *DatagramFlow) Accept(bound netip.AddrPort) (*DatagramConn, error) {
 	if f.refused.Load() || f.accepted.Swap(true) {
 		return nil, fmt.Errorf("accepting %s for %s: %w", f.Client(), f.Dest(), errAnswered)
 	}
-	f.side.started(f)
+	f.side.turns.leave(f)
 	return &DatagramConn{f}, nil
 }
 

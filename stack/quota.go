@@ -33,13 +33,20 @@ func network(client netip.Addr) netip.Prefix {
 }
 
 // take reports whether client may have one more, and counts it if so.
-func (q *quota) take(client netip.Addr) bool {
-	if q.full() || q.spent(client) {
+func (q *quota) take(client netip.Addr) bool { return q.takeMany(client, 1) }
+
+// takeMany reports whether client may have n more, and counts them if so.
+func (q *quota) takeMany(client netip.Addr, n int) bool {
+	if n == 0 {
+		return true
+	}
+	home := network(client)
+	if q.taken+n > q.max || q.byClient[client]+n > q.maxPerClient || q.byNetwork[home]+n > q.share {
 		return false
 	}
-	q.taken++
-	q.byClient[client]++
-	q.byNetwork[network(client)]++
+	q.taken += n
+	q.byClient[client] += n
+	q.byNetwork[home] += n
 	return true
 }
 
@@ -51,15 +58,21 @@ func (q *quota) spent(client netip.Addr) bool {
 	return q.byClient[client] >= q.maxPerClient || q.byNetwork[network(client)] >= q.share
 }
 
-// give returns what client took.
-func (q *quota) give(client netip.Addr) {
-	q.taken--
-	giveOne(q.byClient, client)
-	giveOne(q.byNetwork, network(client))
+// give returns one that client took.
+func (q *quota) give(client netip.Addr) { q.giveMany(client, 1) }
+
+// giveMany returns n that client took.
+func (q *quota) giveMany(client netip.Addr, n int) {
+	if n == 0 {
+		return
+	}
+	q.taken -= n
+	reduce(q.byClient, client, n)
+	reduce(q.byNetwork, network(client), n)
 }
 
-func giveOne[K comparable](m map[K]int, key K) {
-	if m[key]--; m[key] == 0 {
+func reduce[K comparable](m map[K]int, key K, n int) {
+	if m[key] -= n; m[key] == 0 {
 		delete(m, key)
 	}
 }
