@@ -55,9 +55,9 @@ func (m *metrics) flows(s Status) {
 	m.family("bytes_total", "counter", "payload carried", labels("direction", map[string]uint64{"up": s.Flows.Up, "down": s.Flows.Down}))
 }
 
-// health writes which servers are down.
+// health writes which servers are down, and whom somebody forges.
 func (m *metrics) health(s Status) {
-	resolvers, outlets := map[string]uint64{}, map[string]uint64{}
+	resolvers, forged, outlets := map[string]uint64{}, map[string]uint64{}, map[string]uint64{}
 	note := func(down map[string]uint64, server string, is bool) {
 		if down[server] = 0; is {
 			down[server] = 1
@@ -65,11 +65,13 @@ func (m *metrics) health(s Status) {
 	}
 	for _, r := range s.Resolvers {
 		note(resolvers, label("server", r.Server), r.Down)
+		forged[label("server", r.Server)] = r.Forged
 	}
 	for _, h := range s.Hops {
 		note(outlets, label("outlet", h.Outlet), h.Down)
 	}
 	m.family("resolver_down", "gauge", "whether an upstream resolver is down", resolvers)
+	m.family("resolver_forged_total", "counter", "replies in the name of an upstream resolver to what it was not asked", forged)
 	m.family("outlet_down", "gauge", "whether the SOCKS server of an outlet failed when last asked", outlets)
 }
 

@@ -13,7 +13,7 @@ func TestMetrics(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	s := Status{Version: "1.0", Started: at, Loaded: at.Add(time.Minute), Names: Names{Mapped: 3, Room: 100}}
 	s.Hops = []Hop{{Outlet: "far", Down: true}, {Outlet: "near"}}
-	s.Resolvers = []Resolver{{Server: "udp://192.0.2.53:53"}}
+	s.Resolvers = []Resolver{{Server: "udp://192.0.2.53:53", Forged: 6}}
 	s.Flows.Kinds = []FlowKind{{"tcp", "B", "direct", 2, 7}, {"udp", "A", "far", 0, 1}}
 	s.Flows.Refused = map[string]uint64{"connection refused": 4}
 	s.Flows.Up, s.Flows.Down = 10, 20

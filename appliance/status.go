@@ -97,6 +97,7 @@ type Resolver struct {
 	RTT    float64 `json:"rtt"` // seconds, smoothed; 0: has not answered yet
 	Asked  uint64  `json:"asked"`
 	Failed uint64  `json:"failed"`
+	Forged uint64  `json:"forged"`          // replies in its name to what it was not asked
 	Error  string  `json:"error,omitempty"` // of the last failure, until it answers again
 }
 
@@ -169,7 +170,7 @@ func (a *Appliance) Status() Status {
 		Held:       Held{Goroutines: runtime.NumGoroutine()},
 	}
 	for _, h := range a.parts.resolver.Health() {
-		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed}
+		r := Resolver{Server: h.Server.String(), Down: h.Down, RTT: h.RTT.Seconds(), Asked: h.Asked, Failed: h.Failed, Forged: h.Forged}
 		if h.Err != nil {
 			r.Error = h.Err.Error()
 		}

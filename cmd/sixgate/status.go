@@ -94,7 +94,7 @@ func printStatus(w io.Writer, s appliance.Status) error {
 		if r.Down {
 			state = "down: " + r.Error
 		}
-		t.printf("resolver\t%s, %s, %d asked, %d failed\n", r.Server, state, r.Asked, r.Failed)
+		t.printf("resolver\t%s, %s, %d asked, %d failed, %d forged\n", r.Server, state, r.Asked, r.Failed, r.Forged)
 	}
 	for _, h := range s.Hops {
 		t.printf("outlet\t%s: %s, %s, %d asked, %d failed\n", h.Outlet, h.Server, h.State(), h.Asked, h.Failed)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -36,6 +37,7 @@ type peer struct {
 	tcp     transport // for what UDP cannot carry; nil but for "udp"
 	now     func() time.Time
 	close   func() // ends its connections, does not wait
+	forged  atomic.Uint64
 
 	mu     sync.Mutex // guards what follows
 	health Health
@@ -53,6 +55,7 @@ type Health struct {
 	InFlight int           // queries
 	Asked    uint64        // queries; each try of a question counts
 	Failed   uint64        // queries without reply
+	Forged   uint64        // datagrams that were no reply to the query that they came for
 	Failures int           // of the last queries in a row
 	Err      error         // of the last failure; nil since it answered again
 }
@@ -75,7 +78,7 @@ func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Ser
 	case server.Network == "tcp", conf.Connect != nil:
 		p.carrier = pipe(conf.plainTCP(server))
 	default:
-		p.carrier = newUDP(conf.plainUDP(server))
+		p.carrier = newUDP(conf.plainUDP(server), &p.forged)
 		p.tcp = pipe(conf.plainTCP(server))
 	}
 	return p
@@ -85,9 +88,9 @@ func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Ser
 // it cannot give otherwise.
 func (p *peer) try(ctx context.Context, key question) (*dns.Msg, error) {
 	reply, err := p.send(ctx, p.carrier, key)
-	// A server that does not keep the case gives no protection against forgers
-	// over UDP; a connection does.
-	if p.tcp != nil && (errors.Is(err, errCase) || err == nil && reply.Truncated) {
+	// A connection protects against forgers, where there are such, and where the
+	// server gives no protection over UDP, as it does not keep the case.
+	if p.tcp != nil && (errors.Is(err, errForged) || errors.Is(err, errCase) || err == nil && reply.Truncated) {
 		reply, err = p.send(ctx, p.tcp, key)
 	}
 	if err != nil {
@@ -226,5 +229,7 @@ func (p *peer) state() (down, probe bool) {
 func (p *peer) snapshot() Health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.health
+	health := p.health
+	health.Forged = p.forged.Load()
+	return health
 }

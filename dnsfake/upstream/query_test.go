@@ -47,9 +47,38 @@ func TestForgeriesAreDropped(t *testing.T) {
 		w.Write([]byte("no message"))
 		zone(t, "a.example. 60 A 192.0.2.1")(w, q)
 	})
-	got, err := resolver(t, Config{}, server.Server).LookupNetIP(t.Context(), "ip4", "a.example")
+	r := resolver(t, Config{}, server.Server)
+	got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
 	if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
 		t.Errorf("lookup = %v, %v", got, err)
+	}
+	if n := r.Health()[0].Forged; n != uint64(len(forge))+1 {
+		t.Errorf("%d counted, want %d", n, len(forge)+1)
+	}
+}
+
+// TestManyForgeries has one of them match, after so many that do not that it
+// could be by luck.
+func TestManyForgeries(t *testing.T) {
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if w.LocalAddr().Network() != "udp" {
+			zone(t, "a.example. 60 A 192.0.2.1")(w, q)
+			return
+		}
+		for range maxForged + 1 {
+			m := new(dns.Msg).SetReply(q)
+			m.Id++
+			w.WriteMsg(m)
+		}
+		zone(t, "a.example. 60 A 6.6.6.6")(w, q)
+	})
+	r := resolver(t, Config{}, server.Server)
+	got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
+	if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+		t.Errorf("lookup = %v, %v; want what came over TCP", got, err)
+	}
+	if n := r.Health()[0].Forged; n != maxForged+1 {
+		t.Errorf("%d counted, want %d", n, maxForged+1)
 	}
 }
 
@@ -227,7 +256,7 @@ func TestEarlierRefusalLosesNoQuery(t *testing.T) {
 	u := newUDP(func(ctx context.Context) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "udp", server.Addr.String())
 		return &refusedOnce{Conn: conn}, err
-	})
+	}, new(atomic.Uint64))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if reply, err := u.exchange(ctx, query); err != nil || len(reply.Answer) != 1 {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -72,18 +73,27 @@ func (c *Config) verify(server Server) *tls.Config {
 type udp struct {
 	dial    dial
 	buffers *sync.Pool // of *[maxReply]byte
+	forged  *atomic.Uint64
 }
 
 // maxReply is room for more than is asked for, in octets: there are servers that
 // do not listen.
 const maxReply = 4096
 
-func newUDP(dial dial) udp {
-	return udp{dial, &sync.Pool{New: func() any { return new([maxReply]byte) }}}
+// maxForged is how many datagrams that are no reply may come for a query. Of
+// more, one may match by luck (RFC 5452, section 9.3).
+const maxForged = 16
+
+// errForged is of a socket to which more than maxForged have come.
+var errForged = errors.New("forged replies come")
+
+// newUDP returns a transport that counts what is no reply in forged.
+func newUDP(dial dial, forged *atomic.Uint64) udp {
+	return udp{dial, &sync.Pool{New: func() any { return new([maxReply]byte) }}, forged}
 }
 
 // exchange waits until a reply to query comes. Whatever else comes is a late or
-// a forged datagram, and no reason to stop waiting.
+// a forged datagram, and no reason to stop waiting, unless there are many.
 func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
 	conn, err := u.dial(ctx)
 	if err != nil {
@@ -102,7 +112,7 @@ func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
 	}
 	buf := u.buffers.Get().(*[maxReply]byte)
 	defer u.buffers.Put(buf)
-	for {
+	for range maxForged + 1 {
 		n, err := conn.Read(buf[:])
 		if err != nil {
 			return nil, err
@@ -111,5 +121,7 @@ func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
 		if err == nil || errors.Is(err, errCase) {
 			return reply, err
 		}
+		u.forged.Add(1)
 	}
+	return nil, errForged
 }
