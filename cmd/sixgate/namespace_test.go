@@ -63,6 +63,7 @@ func TestNamespaces(t *testing.T) {
 	t.Run("Clients", func(t *testing.T) { testClients(t, n) })
 	t.Run("Servers", func(t *testing.T) { testServers(t, n) })
 	t.Run("Neighbours", func(t *testing.T) { testNeighbours(t, n) })
+	t.Run("Datagrams", func(t *testing.T) { testDatagrams(t, n) })
 	t.Run("ThreeGateways", func(t *testing.T) { testThreeGateways(t, n) })
 	t.Run("StopLeavesNothing", func(t *testing.T) { n.checkSnapshot(t, before) })
 	t.Run("Handover", func(t *testing.T) { testHandover(t, n) })
@@ -254,23 +255,7 @@ func testRefused(t *testing.T, n *namespaces) {
 // testNeighbours has an IPv4-only client reach an IPv6-only one of the served
 // networks, to which no name leads unless that is allowed.
 func testNeighbours(t *testing.T, n *namespaces) {
-	server, err := within(n, "lan6", func() (*net.UDPConn, error) {
-		return net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP("fd00:77::2"), Port: 5000})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	go func() {
-		buf := make([]byte, 2048)
-		for {
-			size, from, err := server.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			server.WriteToUDPAddrPort(buf[:size], from)
-		}
-	}()
+	n.echoDatagrams(t, "lan6", "[fd00:77::2]:5000")
 	const name = "fd00-77--2.ipv6-literal.net"
 	gate := n.serve(t, "gate", settings)
 	if got := n.run(t, "lan", "dig", "+short", name, "A"); got != "" {
