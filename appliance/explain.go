@@ -79,10 +79,13 @@ func (a *Appliance) explainAddress(e *Explanation, dest socks.Addr, client netip
 	return socks.ParseHost(name, dest.Port)
 }
 
-// explainDNS says how our DNS answers client, and reports whether with an
-// address.
+// explainDNS says how our DNS answers client, and reports whether there is more to
+// say: it has an address, or is kept from one by a rule.
 func (a *Appliance) explainDNS(ctx context.Context, e *Explanation, name string, client netip.Addr) bool {
-	if a.parts.policy.Load().names.Bypasses(name) {
+	policy := a.parts.policy.Load()
+	bypassed := policy.names.Bypasses(name)
+	rejected := !bypassed && policy.way(client, name) == dnsfake.ToNobody
+	if bypassed {
 		e.say("The name is one of those that always get the real answer ([dns] bypass, or a test of being online).")
 	}
 	found := false
@@ -93,7 +96,9 @@ func (a *Appliance) explainDNS(ctx context.Context, e *Explanation, name string,
 		case err != nil:
 			e.say("Our DNS cannot be asked for %s: %v.", what, err)
 		case rcode == dnsmessage.RCodeNameError:
-			if zone := a.parts.policy.Load().names.SpecialZone(name); zone != "" {
+			if zone := policy.names.SpecialZone(name); rejected {
+				e.say("Our DNS answers %s with NXDOMAIN: a rule rejects all connections to the name.", what)
+			} else if zone != "" {
 				e.say("Our DNS answers %s with NXDOMAIN: names in %q are this network's own, nobody else is asked, and this one is in no file of [dns] hosts and leases.", what, zone)
 			} else {
 				e.say("Our DNS answers %s with NXDOMAIN: the upstream resolvers say that there is no such name.", what)
@@ -114,6 +119,9 @@ func (a *Appliance) explainDNS(ctx context.Context, e *Explanation, name string,
 				e.say("Our DNS answers %s with the real %s: the client connects without the gateway. A SOCKS client's connection goes on as follows.", what, ip)
 			}
 		}
+	}
+	if rejected {
+		return true
 	}
 	if !found {
 		a.explainDenied(ctx, e, name)

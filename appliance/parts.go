@@ -85,17 +85,17 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 		Ended:    p.sight.Ended,
 	})
 	p.dns, err = dnsfake.New(dnsfake.Config{
-		Table:     p.table,
-		Resolver:  p.resolver,
-		Clients:   func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
-		Always:    func() dnsfake.Families { return always(p.policy.Load().config.DNS.Fake, current().uplink) },
-		Policy:    p.names.Policy,
-		Hosts:     p.hosts,
-		Delegated: func(client netip.Addr, name string) bool { return p.policy.Load().delegated(client, name) },
-		Beyond:    func(client netip.Addr, name string) dnsfake.Exchanger { return p.policy.Load().resolver(client, name) },
-		Vet:       func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
-		NAT64:     func() []netip.Addr { return current().discovery() },
-		Logger:    logger,
+		Table:    p.table,
+		Resolver: p.resolver,
+		Clients:  func(client netip.Addr) dnsfake.Families { return current().clientFamilies(client) },
+		Always:   func() dnsfake.Families { return always(p.policy.Load().config.DNS.Fake, current().uplink) },
+		Policy:   p.names.Policy,
+		Hosts:    p.hosts,
+		Way:      func(client netip.Addr, name string) dnsfake.Way { return p.policy.Load().way(client, name) },
+		Beyond:   func(client netip.Addr, name string) dnsfake.Exchanger { return p.policy.Load().resolver(client, name) },
+		Vet:      func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
+		NAT64:    func() []netip.Addr { return current().discovery() },
+		Logger:   logger,
 		// A resolver that is slow must not fill a small machine.
 		MaxWaiting: queriesIn(m.memory),
 		Answered: func(ctx context.Context, client netip.Addr, question, why string, took time.Duration) {

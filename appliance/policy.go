@@ -82,15 +82,24 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 	return p, err
 }
 
-// delegated reports whether client's connections to name go through a chain.
-func (p *policy) delegated(client netip.Addr, name string) bool {
-	_, chained := p.flows.Outlets[p.flows.Rules.PickName(client, name)].(*outlet.Via)
-	return chained
+// way returns where client's connections to name go, as far as DNS has to know.
+func (p *policy) way(client netip.Addr, name string) dnsfake.Way {
+	picked, all := p.flows.Rules.PickName(client, name)
+	switch p.flows.Outlets[picked].(type) {
+	case *outlet.Via:
+		return dnsfake.ToChain
+	case outlet.Reject:
+		if all {
+			return dnsfake.ToNobody
+		}
+	}
+	return dnsfake.ToHost
 }
 
 // resolver returns who is asked for what name has behind its chain, if anybody.
 func (p *policy) resolver(client netip.Addr, name string) dnsfake.Exchanger {
-	if r := p.beyond[p.flows.Rules.PickName(client, name)]; r != nil {
+	picked, _ := p.flows.Rules.PickName(client, name)
+	if r := p.beyond[picked]; r != nil {
 		return r
 	}
 	return nil

@@ -54,7 +54,7 @@ const (
 	giveFake
 	giveReal
 	giveNoData
-	giveFiltered // NODATA, since none of the addresses may be dialled
+	giveBlocked // NODATA, since none of the addresses may be dialled
 	giveNXDomain
 	giveServFail
 )
@@ -79,7 +79,7 @@ func decide(w want, its, other finding) verdict {
 		w.its && other == failed && its >= empty && (w.always || !w.otherReal):
 		return giveServFail
 	case w.its && (its == denied || other == denied && !w.otherReal):
-		return giveFiltered
+		return giveBlocked
 	// One family that exists outweighs the other's NXDOMAIN: some servers say
 	// that to AAAA (RFC 4074, section 4.2).
 	case its >= empty || other >= empty:
@@ -221,9 +221,9 @@ func (s *Server) given(ctx context.Context, req *request, v verdict, its, other 
 		return s.forward(ctx, req, s.conf.Resolver)
 	case giveNoData:
 		return negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
-	case giveFiltered:
+	case giveBlocked:
 		a := negative(req, nodata, dns.RcodeSuccess, its.soa, ttl)
-		a.ede = dns.ExtendedErrorCodeFiltered
+		a.ede = dns.ExtendedErrorCodeBlocked
 		return a
 	case giveNXDomain:
 		soa := its.soa

@@ -135,8 +135,8 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "loop.example. A", "SERVFAIL; EDE 0"},
 		{"4", "", "loop.example. AAAA", "SERVFAIL; EDE 0|example. 60 SOA"},
 		// Addresses that may not be dialled.
-		{"4", "4", "here.example. A", "here.example. 60 SOA; EDE 17"},
-		{"6", "", "here.example. AAAA", "example. 60 SOA; EDE 17"},
+		{"4", "4", "here.example. A", "here.example. 60 SOA; EDE 15"},
+		{"6", "", "here.example. AAAA", "example. 60 SOA; EDE 15"},
 		{"4", "", "here.example. A", "here.example. 60 A 127.0.0.1"},
 		{"46", "", "here.example. AAAA", "example. 60 SOA"},
 		{"4", "4", "half.example. A", "half.example. 60 A fake half.example"},
@@ -154,14 +154,18 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "x.far.example. A DO CD", "REFUSED; EDE 21"},
 		{"4", "", "mail.far.example. MX", "mail.far.example. 60 MX 10 there.example."},
 		{"4", "", "mail.far.example. A DO CD", "mail.far.example. 60 A 192.0.2.98"},
+		// Names that a rule rejects.
+		{"4", "", "x.ads.example. A", "NXDOMAIN; x.ads.example. 10 SOA; EDE 15"},
+		{"4", "4", "x.ads.example. AAAA", "NXDOMAIN; x.ads.example. 10 SOA; EDE 15"},
+		{"46", "", "x.ads.example. MX DO CD", "NXDOMAIN; x.ads.example. 10 SOA; EDE 15"},
 		{"4", "", "mail.far.example. A", "mail.far.example. 300 A fake mail.far.example"},
 	} {
 		t.Run(fmt.Sprintf("%s/%s/%s", c.clients, c.always, c.query), func(t *testing.T) {
 			s := server(t, up, Config{
-				Clients:   clients(c.clients),
-				Always:    func() Families { return familiesOf(c.always) },
-				Policy:    policy(t, []string{"*.Corp.example.", "exact.example"}, nil, 0),
-				Delegated: func(_ netip.Addr, name string) bool { return strings.HasSuffix(name, ".far.example") },
+				Clients: clients(c.clients),
+				Always:  func() Families { return familiesOf(c.always) },
+				Policy:  policy(t, []string{"*.Corp.example.", "exact.example"}, nil, 0),
+				Way:     ways(".far.example", ".ads.example"),
 				Beyond: func(_ netip.Addr, name string) Exchanger {
 					if name == "mail.far.example" {
 						return there
@@ -190,7 +194,7 @@ func TestAddressQueries(t *testing.T) {
 		})
 	}
 	for _, asked := range up.queries() {
-		if strings.Contains(asked, "far.example") {
+		if strings.Contains(asked, "far.example") || strings.Contains(asked, "ads.example") {
 			t.Errorf("asked upstream: %s", asked)
 		}
 	}

@@ -83,6 +83,8 @@ func (a answer) failure(q dns.Question) string {
 	switch {
 	case q.Qtype == dns.TypePTR:
 		return ""
+	case a.kind == nxdomain && a.ede == dns.ExtendedErrorCodeBlocked:
+		return "the name is blocked"
 	case a.kind == nxdomain:
 		return "there is no such name"
 	case a.kind == servfail && a.edeText != "":
@@ -114,8 +116,13 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	// Who sets DO and CD validates, and would take a fake for a forgery (RFC
 	// 6147, section 3, item 3).
 	validates := req.dnssecOK() && req.head.CheckingDisabled
-	delegated := s.conf.Delegated != nil && s.conf.Delegated(req.client, req.name)
-	if delegated && !validates {
+	way := s.way(req.client, req.name)
+	if way == ToNobody {
+		a := negative(req, nxdomain, dns.RcodeNameError, nil, s.conf.MinTTL)
+		a.ede = dns.ExtendedErrorCodeBlocked
+		return a
+	}
+	if way == ToChain && !validates {
 		if a, ok := s.trust(req); ok {
 			return a
 		}
@@ -124,7 +131,7 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 		return a
 	}
 	from := s.conf.Resolver
-	if delegated {
+	if way == ToChain {
 		if from = s.beyond(req); from == nil {
 			return answer{
 				kind: refused, rcode: dns.RcodeRefused,
@@ -146,8 +153,10 @@ func never(q dns.Question) (answer, bool) {
 	switch {
 	case q.Qtype == dns.TypeOPT, q.Qtype == dns.TypeTSIG:
 		return answer{kind: formerr, rcode: dns.RcodeFormatError}, true
-	case q.Qclass != dns.ClassINET, q.Qtype == dns.TypeAXFR, q.Qtype == dns.TypeIXFR:
-		return answer{kind: refused, rcode: dns.RcodeRefused}, true
+	case q.Qclass != dns.ClassINET:
+		return answer{kind: refused, rcode: dns.RcodeRefused, ede: dns.ExtendedErrorCodeNotSupported}, true
+	case q.Qtype == dns.TypeAXFR, q.Qtype == dns.TypeIXFR:
+		return answer{kind: refused, rcode: dns.RcodeRefused, ede: dns.ExtendedErrorCodeProhibited}, true
 	case q.Qtype == dns.TypeMAILA, q.Qtype == dns.TypeMAILB:
 		return answer{kind: notimp, rcode: dns.RcodeNotImplemented}, true
 	case q.Qtype == dns.TypeANY: // RFC 8482, section 4.2

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -184,6 +185,20 @@ func familiesOf(text string) Families {
 	return Families{IPv4: strings.Contains(text, "4"), IPv6: strings.Contains(text, "6")}
 }
 
+// ways returns a Config.Way of the names that end so, which go to a chain, or to
+// nobody.
+func ways(chain, nobody string) func(netip.Addr, string) Way {
+	return func(_ netip.Addr, name string) Way {
+		switch {
+		case strings.HasSuffix(name, chain):
+			return ToChain
+		case strings.HasSuffix(name, nobody):
+			return ToNobody
+		}
+		return ToHost
+	}
+}
+
 var testClient = netip.MustParseAddrPort("192.168.77.9:5353")
 
 func query(name, qtype string) *dns.Msg {
@@ -215,11 +230,30 @@ func exchangeFrom(t testing.TB, s *Server, client netip.Addr, q *dns.Msg) *dns.M
 	if (m.IsEdns0() == nil) != (q.IsEdns0() == nil) {
 		t.Errorf("OPT in the reply: %v, in the query: %v", m.IsEdns0(), q.IsEdns0())
 	}
+	if says, is := slices.Contains(told(m), dns.ExtendedErrorCodeSynthesized), madeUp(s, m); q.IsEdns0() != nil && says != is {
+		t.Errorf("reply to %v: says %v that it is made up", q.Question, says)
+	}
 	return m
 }
 
+// told returns the extended errors in m.
+func told(m *dns.Msg) (codes []uint16) {
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			codes = append(codes, o.(*dns.EDNS0_EDE).InfoCode)
+		}
+	}
+	return codes
+}
+
+// madeUp reports whether m answers with a fake address.
+func madeUp(s *Server, m *dns.Msg) bool {
+	return slices.ContainsFunc(upstream.Addrs(m), s.conf.Table.Contains)
+}
+
 // brief returns what m says in short: the RCODE, the answers' data with fake
-// addresses as "fake", and the authority section's owner, TTL and type.
+// addresses as "fake", the authority section's owner, TTL and type, and the
+// extended errors but the one that all fakes have.
 func brief(s *Server, m *dns.Msg) string {
 	var parts []string
 	if m.Rcode != 0 {
@@ -239,9 +273,9 @@ func brief(s *Server, m *dns.Msg) string {
 	for _, rr := range m.Ns {
 		parts = append(parts, fmt.Sprintf("%s %d %s", rr.Header().Name, rr.Header().Ttl, dns.Type(rr.Header().Rrtype)))
 	}
-	if opt := m.IsEdns0(); opt != nil {
-		for _, o := range opt.Option {
-			parts = append(parts, fmt.Sprintf("EDE %d", o.(*dns.EDNS0_EDE).InfoCode))
+	for _, code := range told(m) {
+		if code != dns.ExtendedErrorCodeSynthesized {
+			parts = append(parts, fmt.Sprintf("EDE %d", code))
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -214,6 +214,9 @@ func (req *request) replyOPT(a answer) []dns.RR {
 	if a.ede != 0 || a.edeText != "" {
 		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: a.ede, ExtraText: cut(a.edeText)})
 	}
+	if a.kind == fake {
+		opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeSynthesized})
+	}
 	if req.keepalive() {
 		opt.Option = append(opt.Option, &dns.EDNS0_TCP_KEEPALIVE{Timeout: uint16(streamIdle / (100 * time.Millisecond))})
 	}

@@ -58,7 +58,12 @@ func TestFloodOfNames(t *testing.T) {
 	up := serve(t, testZone)
 	s := server(t, up, Config{
 		Table: table(t, "198.18.0.0/15", "2001:2::/48", clock.now), Policy: policy(t, nil, nil, 2),
-		Delegated: func(_ netip.Addr, name string) bool { return strings.HasPrefix(name, "n") },
+		Way: func(_ netip.Addr, name string) Way {
+			if strings.HasPrefix(name, "n") {
+				return ToChain
+			}
+			return ToHost
+		},
 	})
 	ask := func(client, name string) string {
 		wire, err := query(name, "A").Pack()

@@ -120,8 +120,7 @@ func (s *Server) what(b, query []byte, families Families) []byte {
 // ago, and renews what it promises. There is nothing when it does not hold now.
 func (s *Server) again(b, query []byte, one *recentReply, client netip.Addr) []byte {
 	age := s.conf.Table.now().Sub(one.made)
-	if age < 0 || age >= one.life || one.hosts != s.hostsGeneration() || one.policy != s.conf.Policy() ||
-		s.conf.Delegated != nil && s.conf.Delegated(client, one.name) {
+	if age < 0 || age >= one.life || one.hosts != s.hostsGeneration() || one.policy != s.conf.Policy() || s.way(client, one.name) != ToHost {
 		return b
 	}
 	if one.fake.IsValid() {
@@ -153,7 +152,7 @@ func (s *Server) remember(one recentReply, query, reply []byte, req *request, a 
 	if len(what) == 0 || !whole || a.ede != 0 || a.edeText != "" {
 		return
 	}
-	if s.conf.Delegated != nil && s.conf.Delegated(req.client, req.name) {
+	if s.way(req.client, req.name) != ToHost {
 		return // by rules, of which again knows only that there is one
 	}
 	switch a.kind {

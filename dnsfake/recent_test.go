@@ -101,22 +101,23 @@ func TestAgainKeepsPromises(t *testing.T) {
 
 // TestAgainNoticesChanges changes what an answer depends on.
 func TestAgainNoticesChanges(t *testing.T) {
-	families, always, far := familiesOf("4"), Families{}, false
+	families, always, way := familiesOf("4"), Families{}, ToHost
 	path := filepath.Join(t.TempDir(), "hosts")
 	hosts := NewHosts([]string{path}, nil, nil)
 	s := server(t, serve(t, testZone), Config{
-		Clients:   func(netip.Addr) Families { return families },
-		Always:    func() Families { return always },
-		Delegated: func(netip.Addr, string) bool { return far },
-		Hosts:     hosts,
+		Clients: func(netip.Addr) Families { return families },
+		Always:  func() Families { return always },
+		Way:     func(netip.Addr, string) Way { return way },
+		Hosts:   hosts,
 	})
 	for what, c := range map[string]struct {
 		change, back func()
 		want         string
 	}{
-		"families":  {func() { families = familiesOf("6") }, func() { families = familiesOf("4") }, "NODATA"},
-		"always":    {func() { always = familiesOf("4") }, func() { always = Families{} }, "four.example. 60 A fake four.example"},
-		"delegated": {func() { far = true }, func() { far = false }, "four.example. 300 A fake four.example"},
+		"families": {func() { families = familiesOf("6") }, func() { families = familiesOf("4") }, "NODATA"},
+		"always":   {func() { always = familiesOf("4") }, func() { always = Families{} }, "four.example. 60 A fake four.example"},
+		"chained":  {func() { way = ToChain }, func() { way = ToHost }, "four.example. 300 A fake four.example"},
+		"rejected": {func() { way = ToNobody }, func() { way = ToHost }, "NXDOMAIN; four.example. 10 SOA"},
 		"hosts": {func() {
 			if err := os.WriteFile(path, []byte("192.0.2.99 four.example"), 0o600); err != nil {
 				t.Fatal(err)

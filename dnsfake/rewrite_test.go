@@ -111,16 +111,16 @@ func TestWhatUpstreamIsNotAsked(t *testing.T) {
 		want        string
 	}{
 		{"a.example.", "ANY", dns.ClassINET, `a.example. 3600 HINFO "RFC8482" ""`},
-		{"a.example.", "AXFR", dns.ClassINET, "REFUSED"},
-		{"a.example.", "IXFR", dns.ClassINET, "REFUSED"},
+		{"a.example.", "AXFR", dns.ClassINET, "REFUSED; EDE 18"},
+		{"a.example.", "IXFR", dns.ClassINET, "REFUSED; EDE 18"},
 		{"a.example.", "MAILA", dns.ClassINET, "NOTIMP"},
 		{"a.example.", "MAILB", dns.ClassINET, "NOTIMP"},
 		{"a.example.", "OPT", dns.ClassINET, "FORMERR"},
 		{"a.example.", "TSIG", dns.ClassINET, "FORMERR"},
-		{"version.bind.", "TXT", dns.ClassCHAOS, "REFUSED"},
-		{"six.example.", "A", dns.ClassANY, "REFUSED"},
-		{"six.example.", "A", dns.ClassHESIOD, "REFUSED"},
-		{"six.example.", "A", dns.ClassNONE, "REFUSED"},
+		{"version.bind.", "TXT", dns.ClassCHAOS, "REFUSED; EDE 21"},
+		{"six.example.", "A", dns.ClassANY, "REFUSED; EDE 21"},
+		{"six.example.", "A", dns.ClassHESIOD, "REFUSED; EDE 21"},
+		{"six.example.", "A", dns.ClassNONE, "REFUSED; EDE 21"},
 		{"1.1.18.198.in-addr.arpa.", "PTR", dns.ClassINET, "NXDOMAIN; 18.198.in-addr.arpa. 300 SOA"},
 		{"1.1.19.198.In-Addr.arpa.", "PTR", dns.ClassINET, "NXDOMAIN; 19.198.In-Addr.arpa. 300 SOA"},
 		{"b._dns-sd.1.1.19.198.in-addr.arpa.", "PTR", dns.ClassINET, "NXDOMAIN; 19.198.in-addr.arpa. 300 SOA"},
@@ -130,6 +130,7 @@ func TestWhatUpstreamIsNotAsked(t *testing.T) {
 	} {
 		q := query(c.name, c.qtype)
 		q.Question[0].Qclass = c.class
+		q.SetEdns0(1232, false)
 		if got := brief(s, exchange(t, s, q)); got != c.want {
 			t.Errorf("%s %s:\n got %s\nwant %s", c.name, c.qtype, got, c.want)
 		}

@@ -21,6 +21,15 @@ const (
 // Families is a set of address families.
 type Families struct{ IPv4, IPv6 bool }
 
+// Way is where connections to a name go.
+type Way int
+
+const (
+	ToHost   Way = iota // to one of its addresses
+	ToChain             // through gateways, the last of which looks it up: it gets a fake address on trust
+	ToNobody            // none of them is let through: it does not exist
+)
+
 // Exchanger asks the real resolvers. upstream.Resolver says what Exchange owes.
 type Exchanger interface {
 	Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error)
@@ -41,13 +50,11 @@ type Config struct {
 	// Policy returns the one in force now, never nil. nil: the one of no choice.
 	Policy func() *Policy
 	Hosts  *Hosts // the names of the LAN; nil: none
-	// Delegated reports whether the client's connections to name go through a
-	// chain of gateways, the last of which looks it up. It gets a fake address
-	// and is not looked up here. name is in lower case without final dot. nil:
-	// none.
-	Delegated func(client netip.Addr, name string) bool
-	// Beyond returns who is asked for what else than addresses a delegated name
-	// has. nil, as a function or an Exchanger: nobody.
+	// Way returns where the client's connections to name go. name is in lower
+	// case without final dot. nil: all to the host.
+	Way func(client netip.Addr, name string) Way
+	// Beyond returns who is asked for what else than addresses a name has that
+	// is a chain's to look up. nil, as a function or an Exchanger: nobody.
 	Beyond func(client netip.Addr, name string) Exchanger
 	// Vet returns nil if the gateway may dial an address. No fake is given
 	// for a name that has no such address. nil: it may dial all.
@@ -119,6 +126,13 @@ func (s *Server) families(client netip.Addr) Families {
 		return Families{IPv4: true, IPv6: true}
 	}
 	return s.conf.Clients(client)
+}
+
+func (s *Server) way(client netip.Addr, name string) Way {
+	if s.conf.Way == nil {
+		return ToHost
+	}
+	return s.conf.Way(client, name)
 }
 
 func (s *Server) always() Families {

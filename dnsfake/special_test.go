@@ -66,7 +66,7 @@ func TestSpecialNames(t *testing.T) {
 		{"4", "", "2001-db8--1.ip6.lan. A", "2001-db8--1.ip6.lan. 300 A fake 2001:db8::1"},
 		{"4", "", "fe80--1s4.ipv6-literal.net. A", "NXDOMAIN; ipv6-literal.net. 300 SOA"},
 		{"4", "", "fe80::1%eth0. A", "NXDOMAIN; fe80::1%eth0. 300 SOA"},
-		{"4", "4", "--1.ipv6-literal.net. A", "--1.ipv6-literal.net. 300 SOA; EDE 17"},
+		{"4", "4", "--1.ipv6-literal.net. A", "--1.ipv6-literal.net. 300 SOA; EDE 15"},
 		{"4", "4", "::ffff:192.0.2.1. A", "::ffff:192.0.2.1. 300 A fake 192.0.2.1"},
 		{"4", "", "192.0.2.1. A", "192.0.2.1. 10 A 192.0.2.1"},
 		{"6", "", "192.0.2.1. AAAA", "192.0.2.1. 300 AAAA fake 192.0.2.1"},
@@ -77,10 +77,10 @@ func TestSpecialNames(t *testing.T) {
 		t.Run(c.clients+"/"+c.always+"/"+c.query, func(t *testing.T) {
 			up := serve(t, "")
 			s := server(t, up, Config{
-				Clients:   clients(c.clients),
-				Always:    func() Families { return familiesOf(c.always) },
-				Policy:    policy(t, []string{"*.corp.local"}, nil, 0),
-				Delegated: func(_ netip.Addr, name string) bool { return strings.HasSuffix(name, ".far.internal") },
+				Clients: clients(c.clients),
+				Always:  func() Families { return familiesOf(c.always) },
+				Policy:  policy(t, []string{"*.corp.local"}, nil, 0),
+				Way:     ways(".far.internal", "."),
 				Vet: func(ip netip.Addr) error {
 					if ip.IsLoopback() {
 						return errors.New("loopback")

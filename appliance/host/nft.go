@@ -44,7 +44,9 @@ func (s State) table(before journal) string {
 func (s State) guard() []string {
 	rules := []string{fmt.Sprintf("iifname != %s oifname %q drop", names(s.LAN...), s.Link)}
 	if s.RefuseDoT {
-		rules = append(rules, fmt.Sprintf("iifname %s meta l4proto { tcp, udp } th dport 853 goto refuse", names(s.LAN...)))
+		rules = append(rules,
+			fmt.Sprintf("iifname %s meta l4proto { tcp, udp } th dport 853 goto refuse", names(s.LAN...)),
+			fmt.Sprintf("iifname %s udp dport 8853 goto refuse", names(s.LAN...))) // of QUIC, before RFC 9250
 	}
 	for _, pool := range s.ours() {
 		family := family(pool.Addr())

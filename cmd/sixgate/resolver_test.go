@@ -162,16 +162,20 @@ func testPortOfTLS(t *testing.T, n *namespaces) {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("TCP to %s: %v", dest, err)
 		}
-		if conn, err = n.dial(t.Context(), c.client, "udp", dest); err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
-		if _, err := conn.Write([]byte("?")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, c.udp) {
-			t.Errorf("UDP to %s: %v, want %v", dest, err, c.udp)
+		for _, port := range []uint16{853, 8853} {
+			dest := netip.AddrPortFrom(dest.Addr(), port)
+			conn, err := n.dial(t.Context(), c.client, "udp", dest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			if _, err := conn.Write([]byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, c.udp) {
+				t.Errorf("UDP to %s: %v, want %v", dest, err, c.udp)
+			}
 		}
 	}
 }

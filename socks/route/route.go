@@ -84,15 +84,21 @@ func (rs Rules) ByNetwork() bool {
 
 // PickName returns the outlet that flows of client to name take, as far as
 // these two decide: rules by network or user are passed over, ports and protocols do
-// not count. DNS asks it for names that only the far end of a chain resolves.
-func (rs Rules) PickName(client netip.Addr, name string) string {
+// not count. all is whether a rule by name has every flow of client to name take
+// it. DNS asks that.
+func (rs Rules) PickName(client netip.Addr, name string) (outlet string, all bool) {
+	all = true
 	for i := range rs {
 		r := &rs[i]
-		if len(r.Networks) == 0 && r.matchUser("") && r.matchName(name) && r.matchClient(client) {
-			return r.Outlet
+		if !r.matchUser("") || !r.matchName(name) || !r.matchClient(client) {
+			continue
+		}
+		all = all && len(r.Names) > 0 && len(r.Networks) == 0 && len(r.Ports) == 0 && r.Network == ""
+		if len(r.Networks) == 0 {
+			return r.Outlet, all
 		}
 	}
-	return ""
+	return "", false
 }
 
 func (r *Rule) matchName(name string) bool {

@@ -78,17 +78,25 @@ func TestPick(t *testing.T) {
 
 func TestPickName(t *testing.T) {
 	rules := Rules{
+		{Users: []string{"alice"}, Outlet: "friends"},
+		{Names: []string{"*.ads.test"}, Clients: prefixes("192.0.2.0/24"), Outlet: "no"},
 		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
+		{Names: []string{"*.ads.test"}, Outlet: "no"},
 		{Names: []string{"only.far.test"}, Ports: []uint16{443}, Outlet: "far"},
 		{Clients: prefixes("192.0.2.64/26"), Outlet: "guests"},
 	}
-	for _, tt := range []struct{ client, name, want string }{
-		{"192.0.2.1", "only.far.test", "far"},
-		{"192.0.2.1", "other.test", ""},
-		{"192.0.2.70", "other.test", "guests"},
+	for _, tt := range []struct {
+		client, name, want string
+		all                bool
+	}{
+		{"192.0.2.1", "x.ads.test", "no", true},
+		{"198.51.100.1", "x.ads.test", "no", false}, // but to addresses of the network
+		{"192.0.2.1", "only.far.test", "far", false},
+		{"192.0.2.1", "other.test", "", false},
+		{"192.0.2.70", "other.test", "guests", false},
 	} {
-		if got := rules.PickName(netip.MustParseAddr(tt.client), tt.name); got != tt.want {
-			t.Errorf("PickName(%s, %s) = %q, want %q", tt.client, tt.name, got, tt.want)
+		if got, all := rules.PickName(netip.MustParseAddr(tt.client), tt.name); got != tt.want || all != tt.all {
+			t.Errorf("PickName(%s, %s) = %q, %v, want %q, %v", tt.client, tt.name, got, all, tt.want, tt.all)
 		}
 	}
 }
