@@ -249,3 +249,34 @@ func TestCopyUrgent(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// Await tells of data, the end and the deadline, and takes nothing.
+func TestAwait(t *testing.T) {
+	client, conn := netstackPair(t)
+	near := conn.(interface {
+		tcpConn
+		Await() error
+	})
+	near.SetReadDeadline(time.Now())
+	if err := near.Await(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the deadline: %v", err)
+	}
+	near.SetReadDeadline(time.Now().Add(time.Minute))
+	awaited := make(chan error, 1)
+	go func() { awaited <- near.Await() }()
+	client.Write([]byte("word"))
+	if err := receive(t, awaited, "the end of Await"); err != nil {
+		t.Errorf("with data: %v", err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(near, got); err != nil || string(got) != "word" {
+		t.Errorf("read %q, %v", got, err)
+	}
+	client.CloseWrite()
+	if err := near.Await(); err != nil {
+		t.Errorf("with the end: %v", err)
+	}
+	if _, err := near.Read(got); err != io.EOF {
+		t.Errorf("read %v, want EOF", err)
+	}
+}

@@ -256,7 +256,7 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 	}
 	defer r.side.release(r)
 	abandon := time.AfterFunc(handshake, r.abandon)
-	ep, terr := r.shakeHands()
+	ep, terr := r.syn.CreateEndpoint(&r.queue)
 	abandon.Stop()
 	r.syn.Complete(false)
 	if terr != nil {
@@ -271,19 +271,6 @@ func (r *TCPRequest) Accept(bound netip.AddrPort) (net.Conn, error) {
 		return nil, r.errorf(err)
 	}
 	return r.conn, nil
-}
-
-// shakeHands waits for the client to answer the SYN-ACK. A goroutine of its own
-// sends it, since netstack wants 8 KiB of stack and more for that, which the
-// caller's would keep for as long as the connection lives.
-func (r *TCPRequest) shakeHands() (ep tcpip.Endpoint, terr tcpip.Error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		ep, terr = r.syn.CreateEndpoint(&r.queue)
-	}()
-	<-done
-	return ep, terr
 }
 
 // abandon ends a handshake that the client does not.

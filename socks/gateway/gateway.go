@@ -108,10 +108,44 @@ func (g *Gateway) Serve(ctx context.Context, s Session, p Pending) {
 
 // serve returns why f was refused, or ended badly.
 func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
+	s := g.open(ctx, f, p)
+	for _, release := range s.holds {
+		defer release()
+	}
+	if s.err != nil {
+		return s.err
+	}
+	return g.carry(f, s.near, s.far)
+}
+
+// sides are what a flow is between, or why there are none.
+type sides struct {
+	near  net.Conn
+	far   farSide
+	err   error
+	holds []func() // to be called when the flow has ended
+}
+
+// open answers p by what comes of a dial. A goroutine of its own does so: to
+// dial takes 8 KiB of stack and to accept 16, which the caller's would keep for
+// as long as the flow lives.
+func (g *Gateway) open(ctx context.Context, f *flow, p Pending) *sides {
+	s := &sides{}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.err = g.connect(ctx, f, p, s)
+	}()
+	<-done
+	return s
+}
+
+// connect sets what s is of, but for its error.
+func (g *Gateway) connect(ctx context.Context, f *flow, p Pending, s *sides) error {
 	if f.Fake {
 		name, release, err := g.Names.Hold(f.Dest.IP)
 		if err == nil {
-			defer release()
+			s.holds = append(s.holds, release)
 			var dest socks.Addr
 			dest, err = socks.ParseHost(name, f.Dest.Port)
 			f.note(func(w *way) { w.dest = dest })
@@ -132,7 +166,7 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 		return err
 	}
 	if w := f.way(); w.dest.IsName() && f.policy.looksUp(w.outlet) {
-		defer g.hosts.hold(f.Client.Addr(), w.dest.Name, socks.AddrPortOf(far.RemoteAddr()).Addr())()
+		s.holds = append(s.holds, g.hosts.hold(f.Client.Addr(), w.dest.Name, socks.AddrPortOf(far.RemoteAddr()).Addr()))
 	}
 	bound := socks.AddrPortOf(far.LocalAddr())
 	near, err := p.Accept(bound)
@@ -142,7 +176,8 @@ func (g *Gateway) serve(ctx context.Context, f *flow, p Pending) error {
 	}
 	f.note(func(w *way) { w.far = socks.AddrPortOf(far.RemoteAddr()) })
 	g.join(f, bound.Addr(), f.way().outlet)
-	return g.carry(f, near, far)
+	s.near, s.far = near, far
+	return nil
 }
 
 // farSide is what a flow is joined to: the net.Conn of one by TCP, or an

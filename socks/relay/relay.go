@@ -214,7 +214,25 @@ func (d *direction) copyOwn(fromSocket bool) (int64, error) {
 	if to, ok := d.dst.(io.ReaderFrom); ok && fromSocket {
 		return to.ReadFrom(d.src)
 	}
+	if src, ok := d.src.(interface{ Await() error }); ok {
+		if err := src.Await(); err != nil {
+			return 0, err
+		}
+		return aside(func() (int64, error) { return io.Copy(d.dst, d.src) })
+	}
 	return io.Copy(d.dst, d.src)
+}
+
+// aside runs f in a goroutine of its own: the stack that it takes is not kept by
+// the caller, which waits most of the time.
+func aside(f func() (int64, error)) (n int64, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n, err = f()
+	}()
+	<-done
+	return n, err
 }
 
 // moved notes that n bytes have just been carried.

@@ -1,12 +1,14 @@
 package relay
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -315,4 +317,58 @@ func TestStreamStalled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// awaitable can be waited for without a read, like a connection of netstack.
+type awaitable struct {
+	halfConn
+	in      *bufio.Reader
+	reading *atomic.Int32 // calls of Read
+}
+
+func (c awaitable) Await() error {
+	if _, err := c.in.Peek(1); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+func (c awaitable) Read(b []byte) (int, error) {
+	c.reading.Add(1)
+	defer c.reading.Add(-1)
+	return c.in.Read(b)
+}
+
+// A session that is silent reads nothing, as that would keep what reads need.
+func TestStreamAwaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, near := halfPipe()
+		out, far := halfPipe()
+		src := awaitable{near, bufio.NewReader(near), new(atomic.Int32)}
+		done := make(chan error, 1)
+		go func() { done <- Stream(t.Context(), src, out, day, new(Counts)) }()
+		for range 3 {
+			go client.Write([]byte("words"))
+			got := make([]byte, 5)
+			if _, err := io.ReadFull(far, got); err != nil || string(got) != "words" {
+				t.Fatalf("far read %q, %v", got, err)
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if n := src.reading.Load(); n != 0 {
+				t.Errorf("%d reads wait in silence, want none", n)
+			}
+		}
+		client.CloseWrite()
+		if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("far read %v, want EOF", err)
+		}
+		far.CloseWrite()
+		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("client read %v, want EOF", err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

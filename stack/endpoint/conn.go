@@ -81,11 +81,14 @@ func (c *conn) Close() error {
 // read reads what is there, waiting for it until the read deadline. A
 // tcpip.ErrClosedForReceive is returned as such: its meaning is the caller's.
 func (c *conn) read(b []byte) (n int, terr tcpip.Error, err error) {
-	return c.reads.retry(c, func() (int, tcpip.Error) {
-		w := tcpip.SliceWriter(b)
-		res, terr := c.ep.Read(&w, tcpip.ReadOptions{})
-		return res.Count, terr
-	})
+	return c.reads.retry(c, func() (int, tcpip.Error) { return c.readOnce(b) })
+}
+
+// readOnce reads what is there.
+func (c *conn) readOnce(b []byte) (int, tcpip.Error) {
+	into := tcpip.SliceWriter(b)
+	res, terr := c.ep.Read(&into, tcpip.ReadOptions{})
+	return res.Count, terr
 }
 
 // write hands b, or as much as there is room for, to the endpoint.

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"io"
+	"net"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -50,31 +51,37 @@ func (c *TCP) WriteTo(w io.Writer) (int64, error) {
 
 // pass waits for data and writes what is there, or room takes, to w.
 func (c *TCP) pass(w io.Writer, room *buffers) (int, error) {
-	var b *[]byte
-	defer func() {
-		if b != nil {
-			room.Put(b)
-		}
-	}()
-	n, terr, err := c.reads.retry(&c.conn, func() (int, tcpip.Error) {
-		if c.ep.Readiness(waiter.ReadableEvents) == 0 {
-			return 0, &tcpip.ErrWouldBlock{}
-		}
-		if b == nil {
-			b = room.Get().(*[]byte)
-		}
-		into := tcpip.SliceWriter(*b)
-		res, terr := c.ep.Read(&into, tcpip.ReadOptions{})
-		return res.Count, terr
-	})
-	if err != nil {
-		return 0, c.opError("read", err)
+	if err := c.Await(); err != nil {
+		return 0, err
 	}
-	if terr != nil {
+	b := room.Get().(*[]byte)
+	defer room.Put(b)
+	n, terr := c.readOnce(*b)
+	switch {
+	case wouldBlock(terr): // somebody else has read, too
+		return 0, nil
+	case terr != nil && c.closed.Load():
+		return 0, c.opError("read", net.ErrClosed)
+	case terr != nil:
 		return 0, c.readError(terr)
 	}
 	c.ep.ModerateRecvBuf(n)
 	return w.Write((*b)[:n])
+}
+
+// Await waits until there are data, the end or an error to read, or until the
+// read deadline. It takes less stack than to read.
+func (c *TCP) Await() error {
+	_, _, err := c.reads.retry(&c.conn, func() (int, tcpip.Error) {
+		if c.ep.Readiness(waiter.ReadableEvents) == 0 {
+			return 0, &tcpip.ErrWouldBlock{}
+		}
+		return 0, nil
+	})
+	if err != nil {
+		return c.opError("read", err)
+	}
+	return nil
 }
 
 // ReadFrom writes what r reads until its end. Where r is a stream socket of
