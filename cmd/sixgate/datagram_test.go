@@ -12,9 +12,10 @@ import (
 	"time"
 )
 
-// testDatagrams wants each datagram answered that is sent, once: of one flow, of
-// many, the first ones of many that begin at once, and of those that begin while
-// others wait for a hop of a chain that does not answer.
+// testDatagrams wants each datagram answered that is sent, once: of any size, also
+// of none and such that go in fragments; of one flow and of many; the first ones
+// of many that begin at once, and those of others beside some that wait for a hop
+// of a chain that does not answer.
 func testDatagrams(t *testing.T, n *namespaces) {
 	n.echoDatagrams(t, "world", "203.0.113.80:5000")
 	n.echoDatagrams(t, "world", "[2001:db8:99::80]:5000")
@@ -31,6 +32,12 @@ func testDatagrams(t *testing.T, n *namespaces) {
 		t.Run(c.typ, func(t *testing.T) {
 			dest := netip.AddrPortFrom(n.resolve(t, c.client, c.name, c.qtype), 5000)
 			chain := netip.AddrPortFrom(n.resolve(t, c.client, "only.far.test", c.qtype), 5000)
+			for _, size := range []int{0, 1, 1400, 1473, 9000, 65507} {
+				conn := n.dialMany(t, c.client, dest, 1)[0]
+				if err := exchangeOne(conn, bytes.Repeat([]byte{byte(size)}, size)); err != nil {
+					t.Errorf("%d octets: %v", size, err)
+				}
+			}
 			for _, load := range []struct{ flows, each, waiting int }{{1, 2000, 0}, {64, 50, 0}, {200, 1, 0}, {100, 1, 200}} {
 				for _, conn := range n.dialMany(t, c.client, chain, load.waiting) {
 					if _, err := conn.Write([]byte("x")); err != nil {
@@ -57,7 +64,7 @@ func (n *namespaces) echoDatagrams(t *testing.T, host, at string) {
 	}
 	t.Cleanup(func() { server.Close() })
 	go func() {
-		buf := make([]byte, 2048)
+		buf := make([]byte, 65535)
 		for {
 			size, from, err := server.ReadFromUDPAddrPort(buf)
 			if err != nil {
@@ -109,7 +116,7 @@ func exchangeOne(conn net.Conn, b []byte) error {
 	if _, err := conn.Write(b); err != nil {
 		return err
 	}
-	buf := make([]byte, 2048)
+	buf := make([]byte, 65535)
 	size, err := conn.Read(buf)
 	if err != nil {
 		return err
