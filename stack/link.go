@@ -65,8 +65,10 @@ func (l *link) connect(network *netstack.Stack) tcpip.Error {
 // deliver hands one packet to who terminates its transport: to netstack at
 // once, or with the segments that it continues at the next flush. Checksums of
 // a packet that is not verified are theirs to look at. Where size is not 0, the
-// packet is datagrams of this many bytes of payload each.
-func (l *link) deliver(b []byte, verified bool, size int) {
+// packet is datagrams of this many bytes of payload each. give may return the
+// memory that begins with b, of which it is told the length, for netstack to
+// keep; where it is nil or returns nil, b is copied.
+func (l *link) deliver(b []byte, verified bool, size int, give func(n int) *buffer.View) {
 	l.counters.received.Add(1)
 	p, ok := parsePacket(b)
 	if !ok {
@@ -77,7 +79,7 @@ func (l *link) deliver(b []byte, verified bool, size int) {
 		if p, ok = l.mender.mend(part); !ok {
 			return
 		}
-		verified = false
+		verified, give = false, nil
 	}
 	if l.past.take(p, verified, size) {
 		return
@@ -85,11 +87,21 @@ func (l *link) deliver(b []byte, verified bool, size int) {
 	if p.isSYN() {
 		l.onSYN(p)
 	}
-	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: buffer.MakeWithData(p.bytes)})
+	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: keep(p.bytes, give)})
 	pkt.NetworkProtocolNumber = p.network
 	pkt.RXChecksumValidated = verified
 	l.merger.Enqueue(pkt)
 	pkt.DecRef()
+}
+
+// keep returns b for netstack, without copying it if give returns its memory.
+func keep(b []byte, give func(n int) *buffer.View) buffer.Buffer {
+	if give != nil {
+		if view := give(len(b)); view != nil {
+			return buffer.MakeWithView(view)
+		}
+	}
+	return buffer.MakeWithData(b)
 }
 
 // bucketSize is how many packets each bucket of gro.GRO holds.

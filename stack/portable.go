@@ -51,7 +51,7 @@ func (d *portable) receive(l *link) error {
 	for failed := 0; ; {
 		n, err := d.device.Read(packets, sizes, headroom)
 		for i := range n {
-			l.deliver(packets[i][headroom:headroom+sizes[i]], false, 0)
+			l.deliver(packets[i][headroom:headroom+sizes[i]], false, 0, nil)
 		}
 		l.flush()
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -84,16 +85,16 @@ func newVirtio(device syscall.RawConn, counters *counters, datagrams bool) *virt
 }
 
 func (v *virtio) receive(l *link) error {
-	frame := make([]byte, virtioHeader+65535)
+	frame := newVirtioRead()
 	var failure error
 	// Reads until nothing is there, as each wait costs more than a read.
 	drain := func(fd uintptr) bool {
 		defer l.flush()
 		for range burst {
-			n, err := read(fd, frame)
+			n, err := readv(fd, frame.parts[:])
 			switch {
 			case err == nil:
-				v.take(l, frame[:n])
+				v.take(l, frame, n)
 			case errors.Is(err, unix.EAGAIN):
 				return false
 			case !errors.Is(err, unix.EINTR):
@@ -111,21 +112,23 @@ func (v *virtio) receive(l *link) error {
 	return fmt.Errorf("reading from the TUN device: %w", failure)
 }
 
-// take delivers the packet in frame to l.
-func (v *virtio) take(l *link, frame []byte) {
-	if len(frame) < virtioHeader {
+// take delivers the packet in frame, of which n bytes have been read, to l.
+func (v *virtio) take(l *link, frame *virtioRead, n int) {
+	n -= virtioHeader
+	if n < 0 {
 		v.counters.received.Add(1)
 		v.counters.droppedNotIP.Add(1)
 		return
 	}
+	h := frame.header
 	// NEEDS_CSUM: it comes from this host or from a merging one, and its
 	// checksum is not yet there. DATA_VALID: the kernel has looked.
-	verified := frame[0]&(unix.VIRTIO_NET_HDR_F_NEEDS_CSUM|unix.VIRTIO_NET_HDR_F_DATA_VALID) != 0
+	verified := h[0]&(unix.VIRTIO_NET_HDR_F_NEEDS_CSUM|unix.VIRTIO_NET_HDR_F_DATA_VALID) != 0
 	size := 0
-	if frame[1] == unix.VIRTIO_NET_HDR_GSO_UDP_L4 {
-		size = int(binary.NativeEndian.Uint16(frame[4:]))
+	if h[1] == unix.VIRTIO_NET_HDR_GSO_UDP_L4 {
+		size = int(binary.NativeEndian.Uint16(h[4:]))
 	}
-	l.deliver(frame[virtioHeader:], verified, size)
+	l.deliver(frame.packet.AsSlice()[:n], verified, size, frame.give)
 }
 
 // send writes in the caller's goroutine: that keeps the order in a connection,
@@ -165,7 +168,44 @@ func (v *virtio) write(head, payload []byte, o offload) error {
 func (v *virtio) mergesUDP() bool { return v.datagrams }
 
 // maxMerged is the longest IP packet.
-func (v *virtio) maxMerged() uint32 { return 65535 }
+func (v *virtio) maxMerged() uint32 { return maxPacket }
+
+// virtioRead is where a packet is read to.
+type virtioRead struct {
+	header [virtioHeader]byte
+	packet *buffer.View // of maxPacket bytes
+	parts  [2]unix.Iovec
+}
+
+// maxPacket is the longest packet, in bytes, that a TUN device has.
+const maxPacket = 65535
+
+func newVirtioRead() *virtioRead {
+	r := &virtioRead{}
+	r.parts[0].Base = &r.header[0]
+	r.parts[0].SetLen(virtioHeader)
+	r.renew()
+	return r
+}
+
+// renew makes room for another packet.
+func (r *virtioRead) renew() {
+	r.packet = buffer.NewViewSize(maxPacket)
+	r.parts[1].Base = &r.packet.AsSlice()[0]
+	r.parts[1].SetLen(maxPacket)
+}
+
+// give returns the memory that a packet of n bytes was read to, for another
+// owner. That of a short one stays, as netstack counts all of it as received.
+func (r *virtioRead) give(n int) *buffer.View {
+	if n <= maxPacket/2 {
+		return nil
+	}
+	given := r.packet
+	given.CapLength(n)
+	r.renew()
+	return given
+}
 
 // virtioWrite is one packet on its way to a descriptor.
 type virtioWrite struct {
@@ -220,12 +260,12 @@ func (w *virtioWrite) unload() {
 	w.parts = w.parts[:0]
 }
 
-// read and writev are the system calls on a descriptor that never waits, made
+// readv and writev are the system calls on a descriptor that never waits, made
 // without telling Go's scheduler of them: for a call of a few microseconds that
 // costs as much again.
 
-func read(fd uintptr, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+func readv(fd uintptr, parts []unix.Iovec) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&parts[0])), uintptr(len(parts)))
 	if errno != 0 {
 		return 0, errno
 	}

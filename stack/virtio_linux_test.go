@@ -31,8 +31,9 @@ type fed struct {
 }
 
 func (d *fed) receive(l *link) error {
+	room := newVirtioRead()
 	for frame := range d.frames {
-		d.take(l, frame)
+		d.take(l, room, copy(room.header[:], frame)+copy(room.packet.AsSlice(), frame[min(len(frame), virtioHeader):]))
 		l.flush()
 		d.taken <- struct{}{}
 	}
@@ -247,7 +248,7 @@ func TestMerge(t *testing.T) {
 			binary.BigEndian.PutUint16(b[20:], 1000+i)
 			binary.BigEndian.PutUint16(b[22:], 1000-i)
 			b[27] += part[0] - 'a'
-			l.deliver(b, true, 0)
+			l.deliver(b, true, 0, nil)
 		}
 	}
 	l.flush()
@@ -261,7 +262,7 @@ func TestMerge(t *testing.T) {
 		b := append(unhex("4500002c 00000000 40060000"+ends4+"0000 0000 00000001 00000001 5010ffff 0000 0000"), "abcd"...)
 		binary.BigEndian.PutUint16(b[20:], 1000+i)
 		binary.BigEndian.PutUint16(b[22:], 1000-i)
-		l.deliver(b, true, 0)
+		l.deliver(b, true, 0, nil)
 	}
 	l.flush()
 	if len(got.payloads) != flows {
@@ -303,4 +304,36 @@ func FuzzVirtio(f *testing.F) {
 			d.put(b[:min(len(b), virtioHeader+65535)])
 		}
 	})
+}
+
+// What waits is not written over by what is read next, whether it was copied or
+// keeps the memory that it was read to.
+func TestReadBehindAnother(t *testing.T) {
+	for _, size := range []int{1000, 60_000} {
+		l := newLink(nil, Config{MTU: 1500}, &counters{})
+		l.past = &datagramSide{}
+		got := &collector{}
+		l.merger.Dispatcher = got
+		v := &virtio{counters: l.counters}
+		room := newVirtioRead()
+		first := room.packet
+		var want []string
+		for i, part := range []string{"a", "b"} {
+			payload := strings.Repeat(part, size)
+			b := append(unhex(dataValid+"45000000 00000000 40060000"+ends4+"0000 0050 00000001 00000001 5010ffff 0000 0000"), payload...)
+			binary.BigEndian.PutUint16(b[virtioHeader+2:], uint16(len(b)-virtioHeader))
+			binary.BigEndian.PutUint16(b[virtioHeader+20:], uint16(1000+i))
+			copy(room.header[:], b)
+			v.take(l, room, virtioHeader+copy(room.packet.AsSlice(), b[virtioHeader:]))
+			want = append(want, payload)
+		}
+		l.flush()
+		slices.Sort(got.payloads)
+		if !slices.Equal(got.payloads, want) {
+			t.Errorf("%d bytes: %d packets, not those that were read", size, len(got.payloads))
+		}
+		if kept := room.packet != first; kept != (size > maxPacket/2) {
+			t.Errorf("%d bytes: memory kept by netstack: %t", size, kept)
+		}
+	}
 }
