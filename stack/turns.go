@@ -12,9 +12,9 @@ const (
 	// the packets of all others.
 	maxStarting = 64
 	// startTime is how long a flow that starts keeps others from it. One that
-	// takes longer takes no processor but waits for the network, as for a slow
-	// hop of a chain.
-	startTime = 50 * time.Millisecond
+	// takes longer waits for the network, as for a slow hop of a chain, and takes
+	// no processor; much less would be true of a busy machine, too.
+	startTime = 500 * time.Millisecond
 )
 
 // turns has the flows of each client start a few at a time, in their order.
