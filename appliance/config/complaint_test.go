@@ -319,7 +319,7 @@ t.toml:10: rule.networks: "203.0.113.1/24" has host bits set (write 203.0.113.0/
 t.toml:11: rule.clients: "2001:db8::/129" is no prefix (write it like 192.0.2.0/24 or 2001:db8::/32)
 t.toml:12: rule.ports: want 1 to 65535, got 0
 t.toml:12: rule.ports: want 1 to 65535, got 65536
-t.toml:13: rule.proto: unknown value "sctp" (known: tcp, udp, icmp)
+t.toml:13: rule.proto: unknown value "sctp" (known: tcp, bind, udp, icmp)
 t.toml:14: rule.outlet: unknown outlet "tokio" (did you mean "tokyo"?)
 t.toml:17: rule.outlet: unknown outlet "osaka" (known: direct, reject, tokyo)`},
 

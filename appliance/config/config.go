@@ -368,7 +368,7 @@ func readRule(t *table) (r Rule) {
 	list(t, "clients", &r.Clients, prefix)
 	list(t, "users", &r.Users, userName)
 	list(t, "ports", &r.Ports, between[uint16](1, math.MaxUint16))
-	key(t, "proto", &r.Proto, oneOf("tcp", "udp", "icmp"))
+	key(t, "proto", &r.Proto, oneOf("tcp", "bind", "udp", "icmp"))
 	key(t, "outlet", &r.Outlet, as[string])
 	t.require("outlet", "the name of an outlet, direct or reject")
 	return r

@@ -307,14 +307,16 @@ func TestServeBind(t *testing.T) {
 func TestServeBindRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		outlet outlet.Outlet
+		rules  route.Rules
 		want   error
 	}{
-		{&binder{}, context.DeadlineExceeded},
-		{&world{}, syscall.EOPNOTSUPP},
-		{outlet.Reject{}, syscall.EACCES},
+		{&binder{}, nil, context.DeadlineExceeded},
+		{&world{}, nil, syscall.EOPNOTSUPP},
+		{outlet.Reject{}, nil, syscall.EACCES},
+		{&binder{}, route.Rules{{Network: "bind", Outlet: "no"}}, syscall.EACCES},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": tt.outlet}})
+			g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{"": tt.outlet, "no": outlet.Reject{}}, Rules: tt.rules})
 			p := &pendingBind{pending: newPending()}
 			g.ServeBind(t.Context(), Session{Network: "tcp", Dest: addr("192.0.2.9:0")}, p)
 			if !errors.Is(p.refused, tt.want) {

@@ -24,6 +24,7 @@ type PendingBind interface {
 // ServeBind is Serve for a connection from s's destination instead of to it.
 // ctx bounds the wait for it.
 func (g *Gateway) ServeBind(ctx context.Context, s Session, p PendingBind) {
+	s.Bind = true
 	f, err := g.begin(s)
 	if err != nil {
 		p.Refuse(err)

@@ -38,6 +38,7 @@ type Names interface {
 type Session struct {
 	Inlet   string         // where the client came in: "tun" or "socks"
 	Network string         // "tcp", "udp", or "icmp" for a ping
+	Bind    bool           // Dest is to connect; ServeBind sets it
 	Client  netip.AddrPort // the port of a ping is its identifier
 	User    string         // whom the client has proved to be; "": nobody in particular
 	Dest    socks.Addr     // what the client asked for

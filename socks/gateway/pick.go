@@ -42,7 +42,7 @@ func (f *flow) identity() string {
 
 // to returns f as the rules look at what it sends to dest.
 func (f *flow) to(dest socks.Addr) route.Flow {
-	return route.Flow{Network: f.Network, Client: f.Client.Addr(), User: f.User, Dest: dest}
+	return route.Flow{Network: f.Network, Bind: f.Bind, Client: f.Client.Addr(), User: f.User, Dest: dest}
 }
 
 // Unrejected returns those of the addresses of f's destination that no rule

@@ -11,6 +11,7 @@ import (
 // Flow is what a rule can look at.
 type Flow struct {
 	Network string // "tcp", "udp", or "icmp" for a ping, which has no port
+	Bind    bool   // Dest is to connect, and not to be connected to
 	Client  netip.Addr
 	User    string // whom the client has proved to be, or ""
 	Dest    socks.Addr
@@ -24,9 +25,12 @@ type Rule struct {
 	Clients  []netip.Prefix
 	Users    []string
 	Ports    []uint16 // destination ports
-	Network  string   // "tcp", "udp" or "icmp"
+	Network  string   // "tcp", "udp" or "icmp"; "bind": of "tcp" what has Bind set
 	Outlet   string
 }
+
+// bind is the Network of a rule for a SOCKS BIND.
+const bind = "bind"
 
 // Rules are tried in order.
 type Rules []Rule
@@ -42,7 +46,7 @@ func (rs Rules) Pick(f Flow, addresses func() []netip.Addr) string {
 	for i := range rs {
 		r := &rs[i]
 		if !r.matchName(f.Dest.Name) || !r.matchClient(f.Client) || !r.matchUser(f.User) ||
-			!r.matchPort(f.Dest.Port) || !r.matchNetwork(f.Network) {
+			!r.matchPort(f.Dest.Port) || !r.matchNetwork(f) {
 			continue
 		}
 		if len(r.Networks) > 0 {
@@ -64,7 +68,7 @@ func (rs Rules) Outlets(f Flow) []string {
 	var outlets []string
 	for i := range rs {
 		r := &rs[i]
-		if !r.matchClient(f.Client) || !r.matchUser(f.User) || !r.matchNetwork(f.Network) {
+		if !r.matchClient(f.Client) || !r.matchUser(f.User) || !r.matchNetwork(f) {
 			continue
 		}
 		if !slices.Contains(outlets, r.Outlet) {
@@ -83,14 +87,14 @@ func (rs Rules) ByNetwork() bool {
 }
 
 // PickName returns the outlet that flows of client to name take, as far as
-// these two decide: rules by network or user are passed over, ports and protocols do
-// not count. all is whether a rule by name has every flow of client to name take
-// it. DNS asks that.
+// these two decide: rules by network or user, and those for a BIND, are passed
+// over, ports and other protocols do not count. all is whether a rule by name has
+// every flow of client to name take it. DNS asks that.
 func (rs Rules) PickName(client netip.Addr, name string) (outlet string, all bool) {
 	all = true
 	for i := range rs {
 		r := &rs[i]
-		if !r.matchUser("") || !r.matchName(name) || !r.matchClient(client) {
+		if r.Network == bind || !r.matchUser("") || !r.matchName(name) || !r.matchClient(client) {
 			continue
 		}
 		all = all && len(r.Names) > 0 && len(r.Networks) == 0 && len(r.Ports) == 0 && r.Network == ""
@@ -117,8 +121,8 @@ func (r *Rule) matchPort(port uint16) bool {
 	return len(r.Ports) == 0 || slices.Contains(r.Ports, port)
 }
 
-func (r *Rule) matchNetwork(network string) bool {
-	return r.Network == "" || r.Network == network
+func (r *Rule) matchNetwork(f Flow) bool {
+	return r.Network == "" || r.Network == f.Network || f.Bind && r.Network == bind
 }
 
 func contains(prefixes []netip.Prefix, ip netip.Addr) bool {

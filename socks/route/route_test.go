@@ -40,6 +40,7 @@ func TestPick(t *testing.T) {
 		{Names: []string{"*.far.test"}, Network: "udp", Outlet: "reject"},
 		{Clients: prefixes("192.0.2.64/26"), Outlet: "guests"},
 		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
+		{Network: "bind", Outlet: "deaf"},
 		{Users: []string{"alice", "bob"}, Outlet: "friends"},
 	}
 	for _, tt := range []struct {
@@ -57,6 +58,8 @@ func TestPick(t *testing.T) {
 		{"name in network", "tcp", "192.0.2.1", "x.test:80", "", []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")}, "net", 1},
 		{"name without addresses", "tcp", "192.0.2.1", "x.test:80", "", nil, "", 1},
 		{"user", "tcp", "192.0.2.1", "198.51.100.1:22", "bob", nil, "friends", 0},
+		{"BIND", "bind", "192.0.2.1", "198.51.100.1:22", "bob", nil, "deaf", 0},
+		{"BIND is of TCP", "bind", "192.0.2.1", "203.0.113.9:22", "", nil, "net", 0},
 		{"other user", "tcp", "192.0.2.1", "198.51.100.1:22", "eve", nil, "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,7 +68,11 @@ func TestPick(t *testing.T) {
 				t.Fatal(err)
 			}
 			looked := 0
-			got := rules.Pick(Flow{Network: tt.network, Client: netip.MustParseAddr(tt.client), User: tt.user, Dest: dest}, func() []netip.Addr {
+			flow := Flow{Network: tt.network, Client: netip.MustParseAddr(tt.client), User: tt.user, Dest: dest}
+			if tt.network == "bind" {
+				flow.Network, flow.Bind = "tcp", true
+			}
+			got := rules.Pick(flow, func() []netip.Addr {
 				looked++
 				return tt.addresses
 			})
@@ -80,6 +87,7 @@ func TestPickName(t *testing.T) {
 	rules := Rules{
 		{Users: []string{"alice"}, Outlet: "friends"},
 		{Names: []string{"*.ads.test"}, Clients: prefixes("192.0.2.0/24"), Outlet: "no"},
+		{Network: "bind", Outlet: "deaf"},
 		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
 		{Names: []string{"*.ads.test"}, Outlet: "no"},
 		{Names: []string{"only.far.test"}, Ports: []uint16{443}, Outlet: "far"},
