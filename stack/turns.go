@@ -8,13 +8,14 @@ import (
 
 const (
 	// maxStarting is how many flows of one client start at a time. Each takes a
-	// processor for some 0.2 ms, and while hundreds of them queue for it, so do
+	// processor for some 0.2 ms, and while dozens of them queue for it, so do
 	// the packets of all others.
-	maxStarting = 64
+	maxStarting = 8
 	// startTime is how long a flow that starts keeps others from it. One that
-	// takes longer waits for the network, as for a slow hop of a chain, and takes
-	// no processor; much less would be true of a busy machine, too.
-	startTime = 500 * time.Millisecond
+	// takes longer mostly waits for the network, as for a slow hop of a chain, and
+	// takes no processor. On a machine so busy that it does not, no more than 160
+	// a second begin beside it.
+	startTime = 50 * time.Millisecond
 )
 
 // turns has the flows of each client start a few at a time, in their order.
