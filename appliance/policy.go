@@ -84,23 +84,38 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 
 // way returns where client's connections to name go, as far as DNS has to know.
 func (p *policy) way(client netip.Addr, name string) dnsfake.Way {
-	picked, all := p.flows.Rules.PickName(client, name)
-	switch p.flows.Outlets[picked].(type) {
-	case *outlet.Via:
+	if _, ok := p.chain(client, name); ok {
 		return dnsfake.ToChain
-	case outlet.Reject:
-		if all {
-			return dnsfake.ToNobody
+	}
+	nobody := false
+	for r := range p.flows.Rules.OfName(client, name) {
+		if _, reject := p.flows.Outlets[r.Outlet].(outlet.Reject); !reject {
+			return dnsfake.ToHost
 		}
+		nobody = r.Whole() && len(r.Names) > 0
+	}
+	if nobody {
+		return dnsfake.ToNobody
 	}
 	return dnsfake.ToHost
 }
 
+// chain returns the first outlet with a SOCKS server that connections of client to
+// name may go by. Rules by network do not count: which one the name is in is what
+// the chain is to find out.
+func (p *policy) chain(client netip.Addr, name string) (outletName string, ok bool) {
+	for r := range p.flows.Rules.OfName(client, name) {
+		if _, ok := p.flows.Outlets[r.Outlet].(*outlet.Via); ok && len(r.Networks) == 0 {
+			return r.Outlet, true
+		}
+	}
+	return "", false
+}
+
 // resolver returns who is asked for what name has behind its chain, if anybody.
 func (p *policy) resolver(client netip.Addr, name string) dnsfake.Exchanger {
-	picked, _ := p.flows.Rules.PickName(client, name)
-	if r := p.beyond[picked]; r != nil {
-		return r
+	if by, ok := p.chain(client, name); ok && p.beyond[by] != nil {
+		return p.beyond[by]
 	}
 	return nil
 }

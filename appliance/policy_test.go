@@ -7,8 +7,11 @@ import (
 	"testing"
 
 	"sixgate/appliance/config"
+	"sixgate/dnsfake"
 	"sixgate/socks"
+	"sixgate/socks/gateway"
 	"sixgate/socks/outlet"
+	"sixgate/socks/route"
 )
 
 // TestBuildBeyond asks for what names have through those chains alone on which
@@ -41,6 +44,41 @@ func TestBuildBeyond(t *testing.T) {
 		}
 		if err := closeAll(beyond); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestWay has rules that decide of some connections to a name only.
+func TestWay(t *testing.T) {
+	c := config.Default()
+	c.Outlets = []config.Outlet{{Name: "far", Type: config.OutletSOCKS5, Server: socks.AddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:1080"))}}
+	p := &policy{flows: &gateway.Policy{Outlets: buildOutlets(c, outlet.DirectConfig{}, outlet.NewGuard(nil, nil, nil))}}
+	names, network := []string{"a.test"}, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	far := route.Rule{Names: names, Outlet: "far"}
+	reject := route.Rule{Names: names, Outlet: config.BuiltInReject}
+	for _, tt := range []struct {
+		what  string
+		rules route.Rules
+		want  dnsfake.Way
+	}{
+		{"no rules", nil, dnsfake.ToHost},
+		{"a chain", route.Rules{far}, dnsfake.ToChain},
+		{"of all names", route.Rules{{Outlet: "far"}}, dnsfake.ToChain},
+		{"of another name", route.Rules{{Names: []string{"b.test"}, Outlet: "far"}}, dnsfake.ToHost},
+		{"without UDP", route.Rules{{Network: "udp", Outlet: config.BuiltInReject}, far}, dnsfake.ToChain},
+		{"a port of it past the chain", route.Rules{{Names: names, Ports: []uint16{22}, Outlet: config.BuiltInDirect}, far}, dnsfake.ToChain},
+		{"a network past the chain", route.Rules{{Networks: network, Outlet: config.BuiltInDirect}, far}, dnsfake.ToChain},
+		{"a network through the chain", route.Rules{{Networks: network, Outlet: "far"}}, dnsfake.ToHost},
+		{"nobody", route.Rules{reject, far}, dnsfake.ToNobody},
+		{"all of a client's", route.Rules{{Outlet: config.BuiltInReject}}, dnsfake.ToHost},
+		{"bit by bit nobody", route.Rules{{Network: "udp", Outlet: config.BuiltInReject}, {Networks: network, Outlet: config.BuiltInReject}, reject}, dnsfake.ToNobody},
+		{"a port of nobody", route.Rules{{Names: names, Ports: []uint16{25}, Outlet: config.BuiltInReject}}, dnsfake.ToHost},
+		{"nobody but a network", route.Rules{{Networks: network, Outlet: config.BuiltInDirect}, reject}, dnsfake.ToHost},
+		{"a user of nobody", route.Rules{{Names: names, Users: []string{"alice"}, Outlet: config.BuiltInReject}, far}, dnsfake.ToChain},
+	} {
+		p.flows.Rules = tt.rules
+		if got := p.way(netip.MustParseAddr("192.0.2.77"), "a.test"); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.what, got, tt.want)
 		}
 	}
 }

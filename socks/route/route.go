@@ -1,6 +1,7 @@
 package route
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -86,24 +87,26 @@ func (rs Rules) ByNetwork() bool {
 	return slices.ContainsFunc(rs, func(r Rule) bool { return len(r.Networks) > 0 })
 }
 
-// PickName returns the outlet that flows of client to name take, as far as
-// these two decide: rules by network or user, and those for a BIND, are passed
-// over, ports and other protocols do not count. all is whether a rule by name has
-// every flow of client to name take it. DNS asks that.
-func (rs Rules) PickName(client netip.Addr, name string) (outlet string, all bool) {
-	all = true
-	for i := range rs {
-		r := &rs[i]
-		if r.Network == bind || !r.matchUser("") || !r.matchName(name) || !r.matchClient(client) {
-			continue
-		}
-		all = all && len(r.Names) > 0 && len(r.Networks) == 0 && len(r.Ports) == 0 && r.Network == ""
-		if len(r.Networks) == 0 {
-			return r.Outlet, all
+// OfName yields the rules that flows of client to name may take, as far as these
+// two decide, in order, up to one that none of them passes. Rules by user and
+// those for a BIND are passed over: DNS asks, for clients that are nobody and wait
+// for nobody.
+func (rs Rules) OfName(client netip.Addr, name string) iter.Seq[*Rule] {
+	return func(yield func(*Rule) bool) {
+		for i := range rs {
+			r := &rs[i]
+			if r.Network == bind || !r.matchUser("") || !r.matchName(name) || !r.matchClient(client) {
+				continue
+			}
+			if !yield(r) || r.Whole() {
+				return
+			}
 		}
 	}
-	return "", false
 }
+
+// Whole reports whether r is for all networks, ports and protocols.
+func (r *Rule) Whole() bool { return len(r.Networks) == 0 && len(r.Ports) == 0 && r.Network == "" }
 
 func (r *Rule) matchName(name string) bool {
 	return len(r.Names) == 0 || name != "" && slices.ContainsFunc(r.Names, func(p string) bool { return MatchName(p, name) })

@@ -3,6 +3,7 @@ package route
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"sixgate/socks"
@@ -83,7 +84,7 @@ func TestPick(t *testing.T) {
 	}
 }
 
-func TestPickName(t *testing.T) {
+func TestOfName(t *testing.T) {
 	rules := Rules{
 		{Users: []string{"alice"}, Outlet: "friends"},
 		{Names: []string{"*.ads.test"}, Clients: prefixes("192.0.2.0/24"), Outlet: "no"},
@@ -91,20 +92,22 @@ func TestPickName(t *testing.T) {
 		{Networks: prefixes("203.0.113.0/24"), Outlet: "net"},
 		{Names: []string{"*.ads.test"}, Outlet: "no"},
 		{Names: []string{"only.far.test"}, Ports: []uint16{443}, Outlet: "far"},
+		{Network: "udp", Outlet: "tcp only"},
 		{Clients: prefixes("192.0.2.64/26"), Outlet: "guests"},
 	}
-	for _, tt := range []struct {
-		client, name, want string
-		all                bool
-	}{
-		{"192.0.2.1", "x.ads.test", "no", true},
-		{"198.51.100.1", "x.ads.test", "no", false}, // but to addresses of the network
-		{"192.0.2.1", "only.far.test", "far", false},
-		{"192.0.2.1", "other.test", "", false},
-		{"192.0.2.70", "other.test", "guests", false},
+	for _, tt := range []struct{ client, name, want string }{
+		{"192.0.2.1", "x.ads.test", "no"},
+		{"198.51.100.1", "x.ads.test", "net no"},
+		{"192.0.2.1", "only.far.test", "net far tcp only"},
+		{"192.0.2.1", "other.test", "net tcp only"},
+		{"192.0.2.70", "other.test", "net tcp only guests"},
 	} {
-		if got, all := rules.PickName(netip.MustParseAddr(tt.client), tt.name); got != tt.want || all != tt.all {
-			t.Errorf("PickName(%s, %s) = %q, %v, want %q, %v", tt.client, tt.name, got, all, tt.want, tt.all)
+		var got []string
+		for r := range rules.OfName(netip.MustParseAddr(tt.client), tt.name) {
+			got = append(got, r.Outlet)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("OfName(%s, %s): %q, want %q", tt.client, tt.name, got, tt.want)
 		}
 	}
 }
