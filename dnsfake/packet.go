@@ -19,6 +19,10 @@ const (
 	// maxBatch is how many queries are taken from the kernel at a time, and
 	// replies given to it.
 	maxBatch = 16
+	// readBuffer is how much may wait in the kernel, in octets, which counts each
+	// query as some 400. By itself Linux takes 250 queries, which a flood sends
+	// while another goroutine has the processor.
+	readBuffer = 512 << 10
 )
 
 // ServePacket answers the queries that arrive on conn until ctx ends, then
@@ -39,6 +43,9 @@ func (s *Server) ServePacket(ctx context.Context, conn *net.UDPConn) error {
 			return fmt.Errorf("asking for destinations on %s: %w", conn.LocalAddr(), err)
 		}
 		controls = controlSize
+	}
+	if err := widen(conn); err != nil {
+		return fmt.Errorf("making room for queries on %s: %w", conn.LocalAddr(), err)
 	}
 	batches := ipv4.NewPacketConn(conn) // of either family
 	queries, replies := newMessages(maxQuery, controls), newMessages(plainSize, 0)
@@ -105,6 +112,25 @@ func send(conn *ipv4.PacketConn, replies []ipv4.Message) {
 		}
 		replies = replies[n:]
 	}
+}
+
+// widen gives conn readBuffer, or as much of it as a process without privileges
+// may have.
+func widen(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var forced error
+	if err := raw.Control(func(fd uintptr) {
+		forced = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUFFORCE, readBuffer)
+	}); err != nil {
+		return err
+	}
+	if forced == nil {
+		return nil
+	}
+	return conn.SetReadBuffer(readBuffer)
 }
 
 // wantPacketInfo has the kernel say with each datagram where it was sent to; see
