@@ -173,6 +173,10 @@ func (p *peer) end(rtt time.Duration, err error) {
 		return // it says nothing of the server
 	}
 	p.health.Err = err
+	if errors.Is(err, errMalformed) { // of the zone, mostly: others must not pay for it
+		p.health.Failed++
+		return
+	}
 	if err != nil {
 		p.failedLocked()
 		return

@@ -66,6 +66,10 @@ func (q question) query(edns, padded bool) ([]byte, error) {
 // errCase is a reply that echoes the name in another case than it was asked.
 var errCase = errors.New("reply changes the case of the name")
 
+// errMalformed is a reply to the query, of whose records some are none. Servers
+// that only forward pass on what a zone's owner makes up.
+var errMalformed = errors.New("malformed reply")
+
 // match returns wire as a message if it is a reply to query: ID, QNAME, QTYPE
 // and QCLASS are the same (RFC 5452, section 9.1). With errCase the message is
 // valid too. It changes wire: the question becomes lower case, and with it all
@@ -91,8 +95,10 @@ func match(wire, query []byte) (*dns.Msg, error) {
 		return nil, errors.New("a reply to another question")
 	}
 	reply := new(dns.Msg)
-	if err := reply.Unpack(wire); err != nil {
-		return nil, err
+	if err := reply.Unpack(wire); err != nil && kept != nil {
+		return nil, err // what a forger can do who has guessed the ID alone
+	} else if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	return reply, kept
 }

@@ -57,6 +57,35 @@ func TestForgeriesAreDropped(t *testing.T) {
 	}
 }
 
+// TestMalformedRecords has a zone make up records that are none. A server that
+// only forwards passes them on, and is neither down for it nor forged.
+func TestMalformedRecords(t *testing.T) {
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		if !strings.HasPrefix(strings.ToLower(q.Question[0].Name), "bad") {
+			zone(t, "a.example. 60 A 192.0.2.1")(w, q)
+			return
+		}
+		m := new(dns.Msg).SetReply(q)
+		m.Answer = []dns.RR{&dns.RFC3597{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, Rdata: "010203"}}
+		w.WriteMsg(m)
+	})
+	r := resolver(t, Config{Timeout: time.Hour, Retry: time.Hour}, server.Server)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for i := range 2 * maxFailures {
+		if _, err := r.LookupNetIP(ctx, "ip4", fmt.Sprintf("bad%d.example", i)); err == nil || ctx.Err() != nil {
+			t.Fatalf("lookup: %v, want an error at once", err)
+		}
+	}
+	if h := r.Health()[0]; h.Down || h.Forged != 0 || h.Failed != 2*maxFailures {
+		t.Errorf("down: %v, forged: %d, failed: %d; want %d that failed", h.Down, h.Forged, h.Failed, 2*maxFailures)
+	}
+	got, err := r.LookupNetIP(t.Context(), "ip4", "a.example")
+	if err != nil || !slices.Equal(got, addrs("192.0.2.1")) {
+		t.Errorf("lookup = %v, %v", got, err)
+	}
+}
+
 // TestManyForgeries has one of them match, after so many that do not that it
 // could be by luck.
 func TestManyForgeries(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 // transport carries queries to one server.
 type transport interface {
 	// exchange returns the reply that matches query, in wire form. It may
-	// change query's ID. With errCase the reply is valid too.
+	// change query's ID. With errCase the reply is valid too; with errMalformed
+	// there will be no better one.
 	exchange(ctx context.Context, query []byte) (*dns.Msg, error)
 }
 
@@ -118,7 +119,7 @@ func (u udp) exchange(ctx context.Context, query []byte) (*dns.Msg, error) {
 			return nil, err
 		}
 		reply, err := match(buf[:n], query)
-		if err == nil || errors.Is(err, errCase) {
+		if err == nil || errors.Is(err, errCase) || errors.Is(err, errMalformed) {
 			return reply, err
 		}
 		u.forged.Add(1)
