@@ -93,6 +93,7 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 		Hosts:    p.hosts,
 		Way:      func(client netip.Addr, name string) dnsfake.Way { return p.policy.Load().way(client, name) },
 		Beyond:   func(client netip.Addr, name string) dnsfake.Exchanger { return p.policy.Load().resolver(client, name) },
+		Asks:     p.resolver.Asks,
 		Vet:      func(ip netip.Addr) error { return p.policy.Load().guard.Vet(ip) },
 		NAT64:    func() []netip.Addr { return current().discovery() },
 		Logger:   logger,

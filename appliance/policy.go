@@ -64,7 +64,9 @@ func newPolicy(c *config.Config, direct outlet.DirectConfig, current func() *mac
 		return nil, err
 	}
 	var err error
-	if p.names, err = dnsfake.NewPolicy(c.DNS.Bypass, known(c), c.Limits.NewNames); err != nil {
+	if p.names, err = dnsfake.NewPolicy(dnsfake.PolicyConfig{
+		Bypass: c.DNS.Bypass, Known: known(c), NewNames: c.Limits.NewNames, NoHTTPS: c.DNS.HTTPS == config.HTTPSNoData,
+	}); err != nil {
 		return nil, err
 	}
 	users, err := buildUsers(c.SOCKS.Users, logger)

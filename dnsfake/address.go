@@ -25,15 +25,16 @@ const (
 	empty   // NODATA
 	denied  // it has addresses, but none that may be dialled
 	present // it has addresses that may be dialled
+	passed  // it has addresses that are the client's to connect to
 )
 
-func (f finding) hasAddress() bool { return f == denied || f == present }
+func (f finding) hasAddress() bool { return f >= denied }
 
 // view is a finding with what an answer needs of it.
 type view struct {
 	finding
 	err error         // of failed
-	ttl time.Duration // of denied and present: the least on the alias chain
+	ttl time.Duration // where it has addresses: the least on the alias chain
 	soa *dns.SOA      // of absent and empty; nil if none fits the name
 	ede uint16        // what upstream told with it (RFC 8914); 0: nothing
 }
@@ -44,6 +45,7 @@ type want struct {
 	always    bool // all names are faked in its family
 	other     bool // the client has the other family
 	otherReal bool // the client has the other family, with the real addresses
+	passes    bool // there are addresses that are passed
 }
 
 // verdict is how to answer.
@@ -64,10 +66,10 @@ const (
 func decide(w want, its, other finding) verdict {
 	known := its != pending && other != pending
 	switch {
-	case w.its && w.always && (its == present || other == present):
-		return giveFake
-	case w.its && !w.always && its.hasAddress():
+	case w.its && (its == passed || !w.always && its.hasAddress()):
 		return giveReal
+	case w.its && w.always && (its == present || other == present && !(w.passes && its == pending)):
+		return giveFake
 	case w.its && !w.always && known && other == present && !w.otherReal:
 		return giveFake
 	case !w.its && (its >= empty || other >= empty):
@@ -167,11 +169,11 @@ func (s *Server) beyond(req *request) Exchanger {
 
 // want returns what req's query asks for.
 func (s *Server) want(req *request) want {
-	has, always := req.families, s.always()
+	has, always, passes := req.families, s.always(), len(s.conf.Policy().bypassNets) > 0
 	if req.question[0].Qtype == dns.TypeAAAA {
-		return want{has.IPv6, always.IPv6, has.IPv4, has.IPv4 && !always.IPv4}
+		return want{has.IPv6, always.IPv6, has.IPv4, has.IPv4 && !always.IPv4, passes}
 	}
-	return want{has.IPv4, always.IPv4, has.IPv6, has.IPv6 && !always.IPv6}
+	return want{has.IPv4, always.IPv4, has.IPv6, has.IPv6 && !always.IPv6, passes}
 }
 
 // look finds out what upstream knows of the addresses of one family.
@@ -186,12 +188,20 @@ func (s *Server) look(ctx context.Context, req *request, qtype uint16) view {
 	if m.Rcode == dns.RcodeNameError {
 		v.finding = absent
 	}
-	for _, ip := range upstream.Addrs(m) {
+	ips := upstream.Addrs(m)
+	has := req.families.IPv4
+	if qtype == dns.TypeAAAA {
+		has = req.families.IPv6
+	}
+	for _, ip := range ips {
 		if s.conf.Vet != nil && s.conf.Vet(ip) != nil {
 			v.finding = max(v.finding, denied)
 		} else {
 			v.finding = present
 		}
+	}
+	if has && len(ips) > 0 && s.conf.Policy().bypassesAll(ips...) {
+		v.finding = passed
 	}
 	for _, rr := range m.Answer {
 		v.ttl = min(v.ttl, time.Duration(rr.Header().Ttl)*time.Second)

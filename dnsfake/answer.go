@@ -104,6 +104,11 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	if s.loops.see(req.name) {
 		return answer{kind: refused, rcode: dns.RcodeRefused}
 	}
+	if s.conf.Asks != nil && s.conf.Asks(q.Name) {
+		s.tally.loop.Add(1)
+		s.warn("names get no address", errCircle)
+		return answer{kind: refused, rcode: dns.RcodeRefused, edeText: errCircle.Error()}
+	}
 	if a, ok := reverse(q, req.name, []netip.Prefix{s.conf.Table.pool4, s.conf.Table.pool6}); ok {
 		return a
 	}
@@ -145,7 +150,11 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA {
 		return s.address(ctx, req)
 	}
-	return rewrite(s.forward(ctx, req, from))
+	a := rewrite(s.forward(ctx, req, from))
+	if service := q.Qtype == dns.TypeHTTPS || q.Qtype == dns.TypeSVCB; service && a.kind == real && s.conf.Policy().noHTTPS {
+		return negative(req, nodata, dns.RcodeSuccess, nil, s.conf.MinTTL)
+	}
+	return a
 }
 
 // never answers what no resolver here is asked for.
@@ -188,6 +197,9 @@ func (s *Server) forward(ctx context.Context, req *request, from Exchanger) answ
 // errLoop is an upstream that answers with fake addresses: it asks us, or is
 // another box like us with the same pools.
 var errLoop = errors.New("upstream answered with a fake address")
+
+// errCircle is an upstream that asks us what it was asked.
+var errCircle = errors.New("the question comes back from upstream to this gateway")
 
 // serverError is an upstream that tells nothing about the name, but maybe why.
 type serverError struct{ told dns.EDNS0_EDE }

@@ -16,7 +16,7 @@ type Counters struct {
 	BadVers  uint64
 	Dropped  uint64 // no answer: not a query, not a client, or too much at a time
 
-	Loop         uint64 // of ServFail: upstream answered with a fake address
+	Loop         uint64 // of ServFail and Refused: upstream answered with a fake address, or asked us
 	PoolFull     uint64 // of ServFail: no fake address was left
 	TooManyNames uint64 // of ServFail: the client asks for too many new names
 	Limited      uint64 // of Dropped: the client asks too much

@@ -168,7 +168,7 @@ func server(t testing.TB, up *script, conf Config) *Server {
 // policy returns a Config.Policy that stays.
 func policy(t testing.TB, bypass, known []string, newNames int) func() *Policy {
 	t.Helper()
-	p, err := NewPolicy(bypass, known, newNames)
+	p, err := NewPolicy(PolicyConfig{Bypass: bypass, Known: known, NewNames: newNames})
 	if err != nil {
 		t.Fatal(err)
 	}

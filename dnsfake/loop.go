@@ -3,10 +3,8 @@ package dnsfake
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/miekg/dns"
 )
@@ -45,7 +43,7 @@ func (l *loops) see(name string) bool {
 	return true
 }
 
-// FindLoop returns ELOOP if an upstream server asks us in its turn, or is us: no
+// FindLoop returns an error if an upstream server asks us in its turn, or is us: no
 // name would get an answer then. It may not be called twice at a time. The
 // sockets that serve queries have to be open. What else upstream says is no
 // error here.
@@ -55,7 +53,7 @@ func (s *Server) FindLoop(ctx context.Context) error {
 	q := dns.Question{Name: s.loops.begin() + ".", Qtype: dns.TypeHINFO, Qclass: dns.ClassINET}
 	s.ask(ctx, s.conf.Resolver, q, false, false)
 	if s.loops.end() {
-		return fmt.Errorf("asking upstream: the question comes back to this gateway: %w", syscall.ELOOP)
+		return errCircle
 	}
 	return nil
 }

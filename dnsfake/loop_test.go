@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"sixgate/dnsfake/upstream"
 )
 
 // relay is an upstream that passes questions on, changing the case as it likes.
@@ -25,6 +27,49 @@ func (r relay) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 	return m, m.Unpack((*r.to).Reply(ctx, wire, netip.MustParseAddrPort("127.0.0.1:53"), false))
 }
 
+// TestQuestionsComeBack has an upstream server that asks us what it is asked, as
+// after its own settings were changed.
+func TestQuestionsComeBack(t *testing.T) {
+	const long, short = "a-name-of-many-letters.example.", "brief.example."
+	up := serve(t, testZone)
+	var s *Server
+	var mu sync.Mutex
+	var said []string
+	for _, name := range []string{long, short} {
+		up.on(name+" TXT", func(m *dns.Msg) bool {
+			q := new(dns.Msg)
+			q.Question = m.Question // as it is spelled
+			q.SetEdns0(1232, false)
+			wire, err := q.Pack()
+			if err != nil {
+				t.Error(err)
+			}
+			back := new(dns.Msg)
+			if err := back.Unpack(s.Reply(t.Context(), wire, netip.MustParseAddrPort("127.0.0.1:53"), false)); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			said = append(said, brief(s, back))
+			mu.Unlock()
+			m.Rcode = back.Rcode
+			return true
+		})
+	}
+	s = server(t, up, Config{})
+	s.conf.Asks = s.conf.Resolver.(*upstream.Resolver).Asks
+	if m := exchange(t, s, query(long, "TXT")); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("the client is told %v", m)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(said) == 0 || said[0] != "REFUSED; EDE 0" || s.Counters().Loop == 0 {
+		t.Errorf("upstream is told %q, counters %+v", said, s.Counters())
+	}
+	if m := exchange(t, s, query("a-name-of-many-letters.four.example.", "TXT")); m.Rcode != dns.RcodeNameError {
+		t.Errorf("another name: %v", m)
+	}
+}
+
 func TestFindLoop(t *testing.T) {
 	straight := server(t, serve(t, testZone), Config{})
 	if err := straight.FindLoop(t.Context()); err != nil {
@@ -36,7 +81,7 @@ func TestFindLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := circle.FindLoop(t.Context()); !errors.Is(err, syscall.ELOOP) {
+		if err := circle.FindLoop(t.Context()); !errors.Is(err, errCircle) {
 			t.Errorf("with one: %v", err)
 		}
 	}

@@ -29,7 +29,7 @@ func TestResolver(t *testing.T) {
 	}
 	hosts := NewHosts([]string{file}, nil, nil)
 	hosts.Reload()
-	policy, err := NewPolicy([]string{"*.corp.local"}, []string{"test"}, 0)
+	policy, err := NewPolicy(PolicyConfig{Bypass: []string{"*.corp.local"}, Known: []string{"test"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,6 +66,33 @@ func TestHints(t *testing.T) {
 	}
 }
 
+// TestNoServiceRecords has an operator who wants none.
+func TestNoServiceRecords(t *testing.T) {
+	up := serve(t, testSOA+`
+		svc.example. 60 HTTPS 1 . alpn=h2
+		alias.example. 60 CNAME svc.example.
+		x.corp.example. 60 HTTPS 1 . alpn=h2
+		mail.example. 60 MX 0 svc.example.`)
+	p, err := NewPolicy(PolicyConfig{NoHTTPS: true, Bypass: []string{"*.corp.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server(t, up, Config{Policy: func() *Policy { return p }})
+	for name, want := range map[string]string{
+		"svc.example. HTTPS":    "svc.example. 10 SOA",
+		"alias.example. HTTPS":  "alias.example. 10 SOA",
+		"svc.example. SVCB":     "example. 60 SOA",
+		"none.example. HTTPS":   "NXDOMAIN; example. 60 SOA",
+		"x.corp.example. HTTPS": `x.corp.example. 60 HTTPS 1 . alpn="h2"`,
+		"mail.example. MX":      "mail.example. 60 MX 0 svc.example.",
+	} {
+		asked, qtype, _ := strings.Cut(name, " ")
+		if got := brief(s, exchange(t, s, query(asked, qtype))); got != want {
+			t.Errorf("%s\n got %s\nwant %s", name, got, want)
+		}
+	}
+}
+
 func TestOtherTypes(t *testing.T) {
 	records := testSOA + `
 		x.example. 60 MX 10 six.example.

@@ -56,6 +56,9 @@ type Config struct {
 	// Beyond returns who is asked for what else than addresses a name has that
 	// is a chain's to look up. nil, as a function or an Exchanger: nobody.
 	Beyond func(client netip.Addr, name string) Exchanger
+	// Asks reports whether an upstream server is just now asked for name, in this
+	// very mix of upper and lower case that nobody else would choose. nil: never.
+	Asks func(name string) bool
 	// Vet returns nil if the gateway may dial an address. No fake is given
 	// for a name that has no such address. nil: it may dial all.
 	Vet func(netip.Addr) error
@@ -105,7 +108,7 @@ func New(conf Config) (*Server, error) {
 		conf.Logger = slog.New(slog.DiscardHandler)
 	}
 	if conf.Policy == nil {
-		ordinary, err := NewPolicy(nil, nil, 0)
+		ordinary, err := NewPolicy(PolicyConfig{})
 		if err != nil {
 			return nil, err
 		}

@@ -195,6 +195,9 @@ func (s *Server) literal(ctx context.Context, req *request, ip netip.Addr) answe
 	if s.conf.Vet != nil && s.conf.Vet(ip) != nil {
 		its.finding = denied
 	}
+	if has := req.families; (ip.Is4() && has.IPv4 || ip.Is6() && has.IPv6) && s.conf.Policy().bypassesAll(ip) {
+		its.finding = passed
+	}
 	if ip.Is4() != (q.Qtype == dns.TypeA) {
 		its, other = other, its
 	}

@@ -32,7 +32,7 @@ t.toml:8: limits.dial_timeout: unknown key (did you mean "dial-timeout"?)
 t.toml:9: limits.tcp-idel: unknown key (did you mean "tcp-idle"?)
 t.toml:10: limits.colour: unknown key (known: flows, flows-per-client, new-names-per-second, dial-timeout, tcp-idle, udp-idle)
 t.toml:14: outlet.sever: unknown key (did you mean "server"?)
-t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, hosts, leases, capture, refuse-dot)`},
+t.toml:16: dns."a key\x1b": unknown key (known: listen, upstreams, fake, bypass, https, hosts, leases, capture, refuse-dot)`},
 
 	{"wrong types", `
 log = "debug"
@@ -101,7 +101,7 @@ upstreams = [
 	"https://me@192.0.2.1/dns-query",
 	"https://192.0.2.1/dns-query{?dns}",
 ]
-bypass = ["*", "a.*.b", "192.0.2.1", "a b", "bücher.example"]
+bypass = ["*", "a.*.b", "192.0.2.1/24", "a b", "bücher.example"]
 [direct]
 mark = -1
 prefer = "IPv6"
@@ -138,7 +138,7 @@ t.toml:26: dns.upstreams: port 0 in "192.0.2.1:0" (1 to 65535)
 t.toml:27: dns.upstreams: "https://me@192.0.2.1/dns-query" is no URL of a resolver (write it like https://192.0.2.1/dns-query)
 t.toml:28: dns.upstreams: "https://192.0.2.1/dns-query{?dns}" is no URL of a resolver (write it like https://192.0.2.1/dns-query)
 t.toml:30: dns.bypass: "*" is no name and no *.suffix: parsing host "*": octet 0x2a in a name (write it like example.com or *.example.com, other scripts as xn--)
-t.toml:30: dns.bypass: "192.0.2.1" is no name and no *.suffix: an address where a name belongs (write it like example.com or *.example.com, other scripts as xn--)
+t.toml:30: dns.bypass: "192.0.2.1/24" has host bits set (write 192.0.2.0/24)
 t.toml:30: dns.bypass: "a b" is no name and no *.suffix: parsing host "a b": octet 0x20 in a name (write it like example.com or *.example.com, other scripts as xn--)
 t.toml:30: dns.bypass: "a.*.b" is no name and no *.suffix: parsing host "a.*.b": octet 0x2a in a name (write it like example.com or *.example.com, other scripts as xn--)
 t.toml:30: dns.bypass: "bücher.example" is no name and no *.suffix: parsing host "bücher.example": octet 0xc3 in a name (write it like example.com or *.example.com, other scripts as xn--)

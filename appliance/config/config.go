@@ -95,7 +95,8 @@ type DNS struct {
 	Listen    []netip.AddrPort
 	Upstreams []Upstream // empty: those of the host's resolv.conf
 	Fake      FakePolicy
-	Bypass    []string // patterns as in Rule.Names that get the real answer
+	Bypass    []string // patterns as in Rule.Names, and prefixes, that get the real answer
+	HTTPS     HTTPSPolicy
 	Hosts     []string // files of the form of hosts(5), with names of the LAN
 	Leases    []string // files of leases that dnsmasq writes
 	Capture   bool     // answer queries to any resolver
@@ -112,6 +113,15 @@ type Upstream struct {
 
 // FakePolicy says which names get a fake address.
 type FakePolicy string
+
+// HTTPSPolicy says what becomes of HTTPS and SVCB records (RFC 9460).
+type HTTPSPolicy string
+
+// What [dns] https may say.
+const (
+	HTTPSForward HTTPSPolicy = "forward" // without their addresses
+	HTTPSNoData  HTTPSPolicy = "nodata"
+)
 
 // What [dns] fake may say.
 const (
@@ -238,6 +248,7 @@ func Default() *Config {
 		DNS: DNS{
 			Listen:  []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5364")},
 			Fake:    FakeAuto,
+			HTTPS:   HTTPSForward,
 			Capture: true,
 		},
 		Direct: Direct{Prefer: PreferIPv6, Mark: 0x5136},
@@ -284,7 +295,8 @@ func (c *Config) read(root *table) {
 	list(dns.atStart(), "listen", &c.DNS.Listen, listenAddr)
 	list(dns, "upstreams", &c.DNS.Upstreams, upstream)
 	key(dns, "fake", &c.DNS.Fake, oneOf(FakeNeeded, FakeAlways, FakeAuto))
-	list(dns, "bypass", &c.DNS.Bypass, pattern)
+	list(dns, "bypass", &c.DNS.Bypass, patternOrPrefix)
+	key(dns, "https", &c.DNS.HTTPS, oneOf(HTTPSForward, HTTPSNoData))
 	list(dns, "hosts", &c.DNS.Hosts, absolutePath)
 	list(dns, "leases", &c.DNS.Leases, absolutePath)
 	key(dns.atStart(), "capture", &c.DNS.Capture, as[bool])

@@ -72,7 +72,7 @@ func full() *Config {
 		{Network: "tls", Addr: netip.MustParseAddrPort("9.9.9.9:853"), Name: "dns.quad9.net"},
 		{Network: "https", Addr: netip.MustParseAddrPort("1.1.1.1:443"), Path: "/dns-query"},
 	}
-	c.DNS.Bypass = []string{"*.corp.example"}
+	c.DNS.Bypass = []string{"*.corp.example", "10.0.0.0/8"}
 	c.Direct.NAT64.Prefix = netip.MustParsePrefix("64:ff9b::/96")
 	hash, err := socks.ParsePassword("$2a$10$rRittcC9o0RoOr.FRqKBNu0R.TJBwnurGFxP5nucAfwlDtEQ0bt7i")
 	if err != nil {
@@ -110,8 +110,8 @@ func TestGood(t *testing.T) {
 		{"no listeners", "[dns]\nlisten = []\n[socks]\nlisten = []", func(c *Config) {
 			c.DNS.Listen, c.SOCKS.Listen = nil, nil
 		}},
-		{"lan families and fake policy", "[lan]\nfamilies = 'dual'\n[dns]\nfake = 'always'\ncapture = false", func(c *Config) {
-			c.LAN.Families, c.DNS.Fake, c.DNS.Capture = FamiliesDual, FakeAlways, false
+		{"lan families and fake policy", "[lan]\nfamilies = 'dual'\n[dns]\nfake = 'always'\nhttps = 'nodata'\ncapture = false", func(c *Config) {
+			c.LAN.Families, c.DNS.Fake, c.DNS.HTTPS, c.DNS.Capture = FamiliesDual, FakeAlways, HTTPSNoData, false
 		}},
 		{"pools of local kind", "[pool]\nipv4 = '10.64.0.0/10'\nipv6 = 'fd00:6::/64'", func(c *Config) {
 			c.Pool = Pool{netip.MustParsePrefix("10.64.0.0/10"), netip.MustParsePrefix("fd00:6::/64"), "/var/lib/sixgate/names"}
@@ -119,6 +119,9 @@ func TestGood(t *testing.T) {
 		{"names in memory", "pool.state = ''", func(c *Config) { c.Pool.State = "" }},
 		{"names become lower case", "dns.bypass = ['Intranet.Example.', '*.CORP.example', 'nas']", func(c *Config) {
 			c.DNS.Bypass = []string{"intranet.example", "*.corp.example", "nas"}
+		}},
+		{"addresses get their real answer", "dns.bypass = ['10.0.0.0/8', '2001:db8::1', 'a.example']", func(c *Config) {
+			c.DNS.Bypass = []string{"10.0.0.0/8", "2001:db8::1/128", "a.example"}
 		}},
 		{"addresses are prefixes", "[direct]\ndeny = ['192.0.2.1', '2001:db8::1', '10.0.0.0/8']\nallow = ['169.254.169.254/32']", func(c *Config) {
 			c.Direct.Deny = []netip.Prefix{

@@ -222,6 +222,15 @@ func server(s string) (socks.Addr, error) {
 	return addr, nil
 }
 
+// patternOrPrefix parses what pattern or prefix does.
+func patternOrPrefix(s string) (string, error) {
+	if _, err := netip.ParseAddr(s); err != nil && !strings.Contains(s, "/") {
+		return pattern(s)
+	}
+	net, err := prefix(s)
+	return net.String(), err
+}
+
 // pattern parses an FQDN, or "*." and an FQDN, into lower case without
 // trailing dot.
 func pattern(s string) (string, error) {

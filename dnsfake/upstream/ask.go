@@ -204,7 +204,7 @@ func (r *Resolver) currentPeers() ([]*peer, error) {
 		if i := slices.IndexFunc(r.peers, is); i >= 0 {
 			peers = append(peers, r.peers[i])
 		} else {
-			peers = append(peers, newPeer(r.ctx, &r.work, &r.conf, s))
+			peers = append(peers, newPeer(r.ctx, &r.work, &r.conf, s, &r.spellings))
 		}
 	}
 	for _, p := range r.peers {

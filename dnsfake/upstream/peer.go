@@ -39,6 +39,8 @@ type peer struct {
 	close   func() // ends its connections, does not wait
 	forged  atomic.Uint64
 
+	spellings *spellings
+
 	mu     sync.Mutex // guards what follows
 	health Health
 	spread time.Duration // smoothed deviation of health.RTT
@@ -61,9 +63,9 @@ type Health struct {
 }
 
 // newPeer makes a peer that connects when it is first asked. ctx ends all its
-// connections, work waits for them.
-func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Server) *peer {
-	p := &peer{Server: server, now: conf.Now, health: Health{Server: server}}
+// connections, work waits for them, spellings gets what it is asked for.
+func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Server, spellings *spellings) *peer {
+	p := &peer{Server: server, now: conf.Now, spellings: spellings, health: Health{Server: server}}
 	ctx, p.close = context.WithCancel(ctx)
 	pipe := func(dial dial) *pipeline {
 		return &pipeline{ctx: ctx, work: work, dial: dial, timeout: conf.Timeout}
@@ -132,10 +134,12 @@ func (p *peer) knowsEDNS() bool {
 }
 
 func (p *peer) exchange(ctx context.Context, over transport, key question, edns bool) (*dns.Msg, error) {
-	query, err := key.query(edns, p.Network == "tls" || p.Network == "https")
+	query, spelled, err := key.query(edns, p.Network == "tls" || p.Network == "https")
 	if err != nil {
 		return nil, err
 	}
+	p.spellings.add(spelled)
+	defer p.spellings.remove(spelled)
 	reply, err := over.exchange(ctx, query)
 	return reply, cause(ctx, err)
 }

@@ -161,7 +161,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 			}()
 			return near, nil
 		}}
-		q, err := question{name: "a.example.", qtype: dns.TypeA, qclass: dns.ClassINET}.query(true, true)
+		q, _, err := question{name: "a.example.", qtype: dns.TypeA, qclass: dns.ClassINET}.query(true, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,8 +33,9 @@ type question struct {
 func (q question) String() string { return q.name + " " + dns.Type(q.qtype).String() }
 
 // query returns the wire form of a message that asks q with an ID and a mix of
-// upper and lower case that nobody can guess (RFC 5452, section 9).
-func (q question) query(edns, padded bool) ([]byte, error) {
+// upper and lower case that nobody can guess (RFC 5452, section 9), and the name
+// so spelled.
+func (q question) query(edns, padded bool) (wire []byte, spelled string, err error) {
 	var secret [2 + 256/8]byte
 	rand.Read(secret[:]) // never fails
 	name := []byte(q.name)
@@ -56,11 +57,10 @@ func (q question) query(edns, padded bool) ([]byte, error) {
 			padding.Padding = make([]byte, (padBlock-m.Len()%padBlock)%padBlock)
 		}
 	}
-	wire, err := m.Pack()
-	if err != nil {
-		return nil, fmt.Errorf("packing the query: %w", err)
+	if wire, err = m.Pack(); err != nil {
+		return nil, "", fmt.Errorf("packing the query: %w", err)
 	}
-	return wire, nil
+	return wire, string(name), nil
 }
 
 // errCase is a reply that echoes the name in another case than it was asked.

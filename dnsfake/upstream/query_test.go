@@ -132,6 +132,31 @@ func TestCaseIsMixedAndChecked(t *testing.T) {
 	}
 }
 
+// TestAsks has a server look for the name that it is asked for.
+func TestAsks(t *testing.T) {
+	const name = "a-name-of-many-letters.example."
+	var r atomic.Pointer[Resolver]
+	seen := make(chan string, maxTries)
+	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
+		spelled := q.Question[0].Name
+		seen <- spelled
+		for name, want := range map[string]bool{spelled: true, strings.ToLower(spelled): false, "x" + spelled: false} {
+			if got := r.Load().Asks(name); got != want {
+				t.Errorf("asks for %s: %v, want %v", name, got, want)
+			}
+		}
+		w.WriteMsg(new(dns.Msg).SetReply(q))
+	})
+	r.Store(resolver(t, Config{Retry: time.Minute, Timeout: time.Minute}, server.Server))
+	if _, err := r.Load().Exchange(t.Context(), query(name, dns.TypeA)); err != nil {
+		t.Fatal(err)
+	}
+	r.Load().Close() // after which no try is under way
+	if r.Load().Asks(<-seen) || len(r.Load().spellings.names) != 0 {
+		t.Error("asks for it after the answer")
+	}
+}
+
 // TestMixedCaseStaysInside has a server compress names to the question.
 func TestMixedCaseStaysInside(t *testing.T) {
 	server := serve(t, func(w dns.ResponseWriter, q *dns.Msg) {
@@ -278,7 +303,7 @@ func (c *refusedOnce) Write(b []byte) (int, error) {
 
 func TestEarlierRefusalLosesNoQuery(t *testing.T) {
 	server := serve(t, zone(t, "a.example. 60 A 192.0.2.1"))
-	query, err := question{name: "a.example.", qtype: dns.TypeA, qclass: dns.ClassINET}.query(true, false)
+	query, _, err := question{name: "a.example.", qtype: dns.TypeA, qclass: dns.ClassINET}.query(true, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,6 +54,8 @@ type Resolver struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // the jobs and the connections
 
+	spellings spellings
+
 	mu     sync.Mutex // guards what follows
 	peers  []*peer
 	cache  *cache
@@ -108,6 +110,11 @@ func (r *Resolver) Forget() {
 	defer r.mu.Unlock()
 	r.cache = newCache(r.conf.Memory)
 }
+
+// Asks reports whether a server is just now asked for name, an absolute one, in
+// this very mix of upper and lower case: who asks for it got it from that server.
+// Short names may be by chance what somebody else asks for, and are not told.
+func (r *Resolver) Asks(name string) bool { return r.spellings.contain(name) }
 
 // Exchange returns the reply to q's question: from the cache while it is fresh,
 // else from the servers, else, up to a day long, from the cache again. Of q only

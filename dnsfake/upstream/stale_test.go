@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -184,6 +185,41 @@ func TestPopularAnswersStayFresh(t *testing.T) {
 	}
 	if n := server.asked("udp"); n != 3 {
 		t.Errorf("%d queries, want the third for a.example", n)
+	}
+}
+
+// TestPopularAnswersLeaveRoom has so many questions under way that none is asked
+// before its time.
+func TestPopularAnswersLeaveRoom(t *testing.T) {
+	clock := newClock()
+	server := serve(t, zone(t, "a.example. 100 A 192.0.2.1"))
+	r := resolver(t, Config{Now: clock.now}, server.Server)
+	for range popular {
+		if _, err := r.Exchange(t.Context(), query("a.example.", dns.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clock.add(95 * time.Second)
+	key := question{name: "a.example.", qtype: dns.TypeA, qclass: dns.ClassINET}
+	refreshes := func() bool {
+		r.join(key)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.jobs[key] != nil
+	}
+	r.mu.Lock()
+	for i := range maxJobs / 4 {
+		r.jobs[question{name: fmt.Sprint(i)}] = &job{done: make(chan struct{})}
+	}
+	r.mu.Unlock()
+	if refreshes() {
+		t.Error("asked before its time beside many others")
+	}
+	r.mu.Lock()
+	delete(r.jobs, question{name: "0"})
+	r.mu.Unlock()
+	if !refreshes() && server.asked("udp") != 2 {
+		t.Error("not asked before its time beside a few less")
 	}
 }
 
