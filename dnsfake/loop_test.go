@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -32,7 +33,7 @@ func (r relay) Exchange(ctx context.Context, q *dns.Msg) (*dns.Msg, error) {
 func TestQuestionsComeBack(t *testing.T) {
 	const long, short = "a-name-of-many-letters.example.", "brief.example."
 	up := serve(t, testZone)
-	var s *Server
+	var us atomic.Pointer[Server]
 	var mu sync.Mutex
 	var said []string
 	for _, name := range []string{long, short} {
@@ -45,18 +46,19 @@ func TestQuestionsComeBack(t *testing.T) {
 				t.Error(err)
 			}
 			back := new(dns.Msg)
-			if err := back.Unpack(s.Reply(t.Context(), wire, netip.MustParseAddrPort("127.0.0.1:53"), false)); err != nil {
+			if err := back.Unpack(us.Load().Reply(t.Context(), wire, netip.MustParseAddrPort("127.0.0.1:53"), false)); err != nil {
 				t.Error(err)
 			}
 			mu.Lock()
-			said = append(said, brief(s, back))
+			said = append(said, brief(us.Load(), back))
 			mu.Unlock()
 			m.Rcode = back.Rcode
 			return true
 		})
 	}
-	s = server(t, up, Config{})
+	s := server(t, up, Config{})
 	s.conf.Asks = s.conf.Resolver.(*upstream.Resolver).Asks
+	us.Store(s)
 	if m := exchange(t, s, query(long, "TXT")); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("the client is told %v", m)
 	}
