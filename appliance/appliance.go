@@ -116,6 +116,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return err
 	}
 	a.packets.Store(packets)
+	a.parts.tun.packets.Store(packets)
 	return a.serve(ctx, packets, network)
 }
 

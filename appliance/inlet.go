@@ -7,8 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"sixgate/dnsfake"
 	"sixgate/socks"
@@ -41,6 +44,11 @@ type tunInlet struct {
 
 	handover *handover
 	current  func() *machine
+
+	policy    func() *policy
+	nat64     func() netip.Prefix // of the uplink's network
+	strangers *rate.Limiter
+	packets   atomic.Pointer[stack.Stack] // that begins flows of strangers; nil: none
 }
 
 // Admit lets through what is for the DNS server, for an address that stands for

@@ -198,6 +198,7 @@ func newBox(t *testing.T, w *world, change func(*config.Config)) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.tun.packets.Store(packets)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running []func() error
 	run := func(f func() error) {

@@ -69,7 +69,11 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 	}
 	p.direct = outlet.DirectConfig{
 		Resolver: p.names, NAT64: p.translator.prefix, Control: control,
-		Ports: outlet.NewPorts(control, func(port uint16) bool { return current().reserved.Contains(port) }),
+		Ports: outlet.NewPorts(outlet.PortsConfig{
+			Control:  control,
+			Reserved: func(port uint16) bool { return current().reserved.Contains(port) },
+			Meet:     func(client, from netip.AddrPort) bool { return p.tun.meet(client, from) },
+		}),
 	}
 	first, err := newPolicy(c, p.direct, current, logger)
 	if err != nil {
@@ -120,6 +124,7 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 	p.tun = &tunInlet{
 		table: p.table, dns: p.dns, gateway: p.gateway, literal: literal, capture: c.DNS.Capture,
 		handover: p.handover, current: current,
+		policy: p.policy.Load, nat64: p.translator.prefix, strangers: newStrangerLimit(p.table),
 	}
 	return p, nil
 }

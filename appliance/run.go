@@ -124,6 +124,7 @@ func (g *personal) start(tun int, ipv6 bool) error {
 	if err != nil {
 		return errors.Join(err, device.Close())
 	}
+	g.parts.tun.packets.Store(packets)
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
 	g.parts.hosts.Reload() // before the first query

@@ -81,20 +81,52 @@ func (s *datagramSide) take(p packet, verified bool, size int) bool {
 		return true
 	}
 	d.Size = size
-	s.mu.Lock()
-	f := s.flows[key]
-	s.mu.Unlock()
-	switch {
-	case f == nil:
+	if f := s.flow(key); f != nil {
+		s.hand(f, d)
+	} else {
 		s.begin(key, d, p.bytes)
-	case f.forwards() || !f.queue(d):
-		s.batches.add(f, d)
 	}
 	return true
 }
 
+// flow returns the flow of this key, or nil.
+func (s *datagramSide) flow(key flowKey) *DatagramFlow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flows[key]
+}
+
+// hand carries d, of f.
+func (s *datagramSide) hand(f *DatagramFlow, d Datagrams) {
+	if f.forwards() || !f.queue(d) {
+		s.batches.add(f, d)
+	}
+}
+
 // flush sends on what waits for more of its kind.
 func (s *datagramSide) flush() { s.batches.flush() }
+
+// BeginDatagrams begins a flow of UDP as if client had sent something to dest,
+// for what comes from there uninvited. The client hears of it only when it is
+// sent something. It is false where there is such a flow, or no room for one.
+func (s *Stack) BeginDatagrams(client, dest netip.AddrPort) bool {
+	side := s.datagrams.Load()
+	return side != nil && side.beginUninvited(flowKey{header.UDPProtocolNumber, client, dest})
+}
+
+func (s *datagramSide) beginUninvited(key flowKey) bool {
+	f := &DatagramFlow{side: s, key: key, uninvited: true}
+	f.init(s.backlog, key.client.Addr())
+	if !s.config.Handler.Admit(f.Network(), f.Client(), f.Dest()) {
+		return false
+	}
+	if _, ok := s.hold(f); !ok {
+		return false
+	}
+	s.counters.datagramFlows.Add(1)
+	s.turns.join(f)
+	return true
+}
 
 // begin begins a flow with d, which came in a packet that begins so, or tells
 // the client why not.
@@ -107,6 +139,10 @@ func (s *datagramSide) begin(key flowKey, d Datagrams, packet []byte) {
 		return
 	}
 	evicted, ok := s.hold(f)
+	if other := s.flow(key); !ok && other != nil { // begun uninvited, a moment ago
+		s.hand(other, d)
+		return
+	}
 	if !ok {
 		s.counters.datagramOverLimit.Add(1)
 		s.errs.tell(f.Dest().Addr(), f.Client().Addr(), f.reasonOf(nil), packet)
@@ -132,16 +168,17 @@ func (s *datagramSide) start(f *DatagramFlow) {
 
 // hold makes f a flow, in the place of another one if there are too many: of
 // one that nobody has answered, as are those from forged sources. Nobody has to
-// go for a client that has its share, or whose flows wait for their turn.
+// go for a client that has its share, or whose flows wait for their turn, nor
+// for what is uninvited.
 func (s *datagramSide) hold(f *DatagramFlow) (evicted *DatagramFlow, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	client := f.key.client.Addr()
-	if s.quota.spent(client) {
+	if s.flows[f.key] != nil || s.quota.spent(client) {
 		return nil, false
 	}
 	if s.quota.full() {
-		if evicted = s.lonely.first; evicted == nil || s.turns.busy(client) {
+		if evicted = s.lonely.first; evicted == nil || f.uninvited || s.turns.busy(client) {
 			return nil, false
 		}
 		s.removeLocked(evicted)
@@ -233,11 +270,12 @@ func (l *lonely) remove(f *DatagramFlow) {
 // DatagramFlow is the datagrams between one socket of a client and one
 // destination: of UDP, or the echo messages of a ping.
 type DatagramFlow struct {
-	side     *datagramSide
-	key      flowKey
-	accepted atomic.Bool
-	refused  atomic.Bool
-	replied  atomic.Bool
+	side      *datagramSide
+	key       flowKey
+	uninvited bool // the far end has begun it
+	accepted  atomic.Bool
+	refused   atomic.Bool
+	replied   atomic.Bool
 
 	batch *batch // what of it waits to be sent on, for the goroutine that receives; may be nil
 
@@ -281,7 +319,9 @@ func (f *DatagramFlow) Refuse(err error) {
 	if f.refused.Swap(true) {
 		return
 	}
-	f.report(err, f.first())
+	if !f.uninvited {
+		f.report(err, f.first())
+	}
 	f.close()
 	f.side.counters.datagramRefused.Add(1)
 }

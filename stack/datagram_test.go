@@ -65,6 +65,69 @@ func TestUDPEcho(t *testing.T) {
 	}
 }
 
+// TestUninvited has a host send something first.
+func TestUninvited(t *testing.T) {
+	for family, fake := range fakes {
+		t.Run(family, func(t *testing.T) {
+			host, device := stacktest.New(t)
+			flows := make(chan *stack.DatagramFlow, 10)
+			release := make(chan struct{})
+			s, _ := start(t, stack.Config{Device: device, Handler: handler{udp: func(_ context.Context, f *stack.DatagramFlow) {
+				flows <- f
+				<-release
+			}}})
+			defer close(release)
+			c, err := host.DialUDP(fake)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(patience))
+			client := c.LocalAddr().(*net.UDPAddr).AddrPort()
+			for s.Endpoints() < 0 || !s.BeginDatagrams(client, fake) { // until it runs
+				time.Sleep(time.Millisecond)
+			}
+			f := receive(t, flows, "flow")
+			if f.Client() != client || f.Dest() != fake {
+				t.Errorf("flow of %s to %s", f.Client(), f.Dest())
+			}
+			if s.BeginDatagrams(client, fake) {
+				t.Error("begun twice")
+			}
+			conn, err := f.Accept(netip.AddrPort{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Write([]byte("first"))
+			buf := make([]byte, 100)
+			if n, err := c.Read(buf); err != nil || string(buf[:n]) != "first" {
+				t.Fatalf("client got %q, %v", buf[:n], err)
+			}
+			c.Write([]byte("answer"))
+			conn.SetDeadline(time.Now().Add(patience))
+			if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "answer" {
+				t.Fatalf("got %q, %v", buf[:n], err)
+			}
+			conn.Close()
+
+			// Nobody tells the client that a stranger was refused.
+			if !s.BeginDatagrams(client, fake) {
+				t.Fatal("not begun again")
+			}
+			receive(t, flows, "flow").Refuse(syscall.ECONNREFUSED)
+			c.Write([]byte("again"))
+			f = receive(t, flows, "flow")
+			if conn, err = f.Accept(netip.AddrPort{}); err != nil {
+				t.Fatal(err)
+			}
+			conn.Write([]byte("last"))
+			if n, err := c.Read(buf); err != nil || string(buf[:n]) != "last" {
+				t.Errorf("client got %q, %v", buf[:n], err)
+			}
+		})
+	}
+}
+
 // TestUDPFlowThatHasJustEnded wants no datagram lost that comes between the end
 // of a flow and the handler's return.
 func TestUDPFlowThatHasJustEnded(t *testing.T) {

@@ -60,7 +60,9 @@ type Stack struct {
 	share    share
 	counters counters
 	running  running
-	network  atomic.Pointer[netstack.Stack] // nil unless Run runs
+	network  atomic.Pointer[netstack.Stack] // nil unless Run runs, like datagrams
+
+	datagrams atomic.Pointer[datagramSide]
 }
 
 // New returns a Stack. Nothing moves before Run.
@@ -123,6 +125,8 @@ func (s *Stack) run(ctx context.Context, carrier carrier) error {
 	defer cancel()
 	errs := &teller{link: link, network: network, counters: &s.counters}
 	tcpSide, datagramSide := newTCPSide(ctx, s, network, errs), newDatagramSide(ctx, s, link, errs)
+	s.datagrams.Store(datagramSide)
+	defer s.datagrams.Store(nil)
 	network.SetTransportProtocolHandler(tcp.ProtocolNumber, tcpSide.handle)
 	link.onSYN, link.past = tcpSide.reopen, datagramSide
 

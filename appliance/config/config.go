@@ -130,9 +130,20 @@ const (
 	FakeAlways FakePolicy = "always"
 )
 
+// Filtering says from whom a client's UDP port gets datagrams (RFC 4787, section
+// 5).
+type Filtering string
+
+// What [direct] filtering may say.
+const (
+	FilterNobody  Filtering = "endpoint-independent" // from anyone, once it has sent any
+	FilterAddress Filtering = "address-dependent"    // from the hosts that it has sent any
+)
+
 // Direct is how the gateway itself reaches the world.
 type Direct struct {
 	Prefer    Prefer
+	Filtering Filtering
 	Mark      uint32         // SO_MARK of every socket the gateway opens; 0: none
 	Interface string         // device that outgoing sockets are bound to; empty: none
 	Deny      []netip.Prefix // never dialled, besides the built-in list
@@ -251,7 +262,7 @@ func Default() *Config {
 			HTTPS:   HTTPSForward,
 			Capture: true,
 		},
-		Direct: Direct{Prefer: PreferIPv6, Mark: 0x5136},
+		Direct: Direct{Prefer: PreferIPv6, Filtering: FilterNobody, Mark: 0x5136},
 		SOCKS: SOCKS{Listen: []netip.AddrPort{
 			netip.MustParseAddrPort("127.0.0.1:1080"),
 			netip.MustParseAddrPort("[::1]:1080"),
@@ -304,6 +315,7 @@ func (c *Config) read(root *table) {
 
 	direct := root.table("direct")
 	key(direct, "prefer", &c.Direct.Prefer, oneOf(PreferIPv6, PreferIPv4, OnlyIPv6, OnlyIPv4))
+	key(direct, "filtering", &c.Direct.Filtering, oneOf(FilterNobody, FilterAddress))
 	key(direct.atStart(), "mark", &c.Direct.Mark, between[uint32](0, math.MaxUint32))
 	key(direct.atStart(), "interface", &c.Direct.Interface, orEmpty(interfaceName))
 	list(direct, "deny", &c.Direct.Deny, prefix)

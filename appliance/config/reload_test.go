@@ -14,7 +14,7 @@ func TestClasses(t *testing.T) {
 	want := map[string][]string{
 		"live": {
 			"dns.upstreams", "dns.fake", "dns.bypass", "dns.https", "dns.hosts", "dns.leases",
-			"direct.prefer", "direct.deny", "direct.allow", "socks.clients",
+			"direct.prefer", "direct.filtering", "direct.deny", "direct.allow", "socks.clients",
 			"limits.flows", "limits.flows-per-client", "limits.new-names-per-second",
 			"limits.dial-timeout", "limits.tcp-idle", "limits.udp-idle", "status.user", "status.password", "log.level",
 		},

@@ -16,6 +16,7 @@ func testPrograms(t *testing.T, n *namespaces) {
 		{"203.0.113.80:5060", sip + "203.0.113.80 -p 5060 -sn uas"},
 		{"[2001:db8:99::80]:5060", sip + "[2001:db8:99::80] -p 5060 -sn uas"},
 		{"203.0.113.81:3479", "turnserver -n -L 203.0.113.80 -L 203.0.113.81 --no-auth --no-tls --no-dtls --no-cli --log-file stdout --pidfile " + n.dir + "/turn.pid"},
+		{"[2001:db8:99::81]:3479", "turnserver -n -L 2001:db8:99::80 -L 2001:db8:99::81 --no-auth --no-tls --no-dtls --no-cli --log-file stdout --pidfile " + n.dir + "/turn6.pid"},
 	} {
 		argv := strings.Fields(s.command)
 		if _, err := exec.LookPath(argv[0]); err != nil {
@@ -34,6 +35,9 @@ func testPrograms(t *testing.T, n *namespaces) {
 		{"sipp", "lan6", call + "[fd00:77::2] [$(dig +short v4only.test AAAA)]:5060 >/dev/null 2>&1 && echo called", "called"},
 		// The server's other address is real: the kernel's NAT leads to it.
 		{"turnutils_natdiscovery", "lan", "turnutils_natdiscovery -m $(dig +short v4only.test A)", "NAT with Endpoint Independent Mapping!"},
+		{"turnutils_natdiscovery", "lan", "turnutils_natdiscovery -f $(dig +short v4only.test A)", "NAT with Endpoint Independent Filtering!"},
+		{"turnutils_natdiscovery", "lan", "turnutils_natdiscovery -f $(dig +short v6only.test A)", "NAT with Endpoint Independent Filtering!"},
+		{"turnutils_natdiscovery", "lan6", "turnutils_natdiscovery -f $(dig +short v4only.test AAAA)", "NAT with Endpoint Independent Filtering!"},
 		{"traceroute", "lan", "traceroute -n -q 1 -N 1 $(dig +short v6only.test A) | awk '{print $2}' | tail -n +2 | xargs", "192.168.77.1 198.1"},
 		{"traceroute", "lan6", "traceroute -n -q 1 -N 1 $(dig +short v4only.test AAAA) | awk '{print $2}' | tail -n +2 | xargs", "fd00:77::1 2001:2::"},
 		{"mtr", "lan", "mtr -n -r -c 2 -i 0.5 -G 2 $(dig +short v6only.test A) | awk 'NR > 2 {print $2, $3}' | xargs", "192.168.77.1 0.0% 198.1"},

@@ -52,7 +52,7 @@ func TestFlowsMeetTheSameHost(t *testing.T) {
 	defer conns.Wait()
 	defer ln.Close()
 	g := newGateway(t, Config{}, Policy{Outlets: map[string]outlet.Outlet{
-		"": outlet.NewDirect(outlet.DirectConfig{Resolver: &loopbacks{}, Ports: outlet.NewPorts(nil, nil)}),
+		"": outlet.NewDirect(outlet.DirectConfig{Resolver: &loopbacks{}, Ports: outlet.NewPorts(outlet.PortsConfig{})}),
 	}})
 	// reach returns where a further flow of client goes.
 	reach := func(network, client string) netip.Addr {

@@ -64,6 +64,10 @@ func (p *Policy) pickAt(f route.Flow, ip netip.Addr) string {
 	return p.Rules.Pick(f, func() []netip.Addr { return []netip.Addr{ip} })
 }
 
+// Reaches reports whether the rules send f, to an address, by this host's own
+// sockets.
+func (p *Policy) Reaches(f route.Flow) bool { return p.looksUp(p.pickAt(f, f.Dest.IP)) }
+
 // limit returns the outlet of this name for f. One that looks up names itself
 // reaches them at no address that the rules send elsewhere: what DNS says may
 // have changed since they were asked.

@@ -72,7 +72,7 @@ type Direct struct {
 // NewDirect returns a Direct.
 func NewDirect(c DirectConfig) *Direct {
 	if c.Ports == nil {
-		c.Ports = NewPorts(c.Control, nil)
+		c.Ports = NewPorts(PortsConfig{Control: c.Control})
 	}
 	dialer := &net.Dialer{
 		Control:   c.Control,

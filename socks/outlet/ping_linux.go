@@ -48,7 +48,7 @@ func (ps *Ports) ping(ip netip.Addr) (Peer, error) {
 	}
 	p := &pinger{poller: &ps.poller, remote: ip, done: make(chan struct{})}
 	var err error
-	if p.Socket, err = datagram.OpenSocket(family, protocol, ps.control, p, hopsLeft[:]...); err != nil {
+	if p.Socket, err = datagram.OpenSocket(family, protocol, ps.Control, p, hopsLeft[:]...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoPing, err)
 	}
 	if err = p.Connect(ip); err == nil {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +27,7 @@ type PeerOutlet interface {
 }
 
 // Peer is a far end of datagrams. It is heard by the port that was asked and,
-// where no other Peer of the client is, by its other ports, too (RFC 4787,
-// section 5, address-dependent filtering).
+// where no other Peer of the client is, by its other ports, too.
 type Peer interface {
 	// Send sends b, and never waits. An error may be a datagram.PathError.
 	Send(b datagram.Batch) error
@@ -44,34 +44,45 @@ type Peer interface {
 	Close() error
 }
 
-// control sets options of a socket, see net.Dialer.
-type control func(network, address string, c syscall.RawConn) error
+// PortsConfig says what ports may be used, and by whom.
+type PortsConfig struct {
+	// Control sets options of each socket, see net.Dialer. May be nil.
+	Control func(network, address string, c syscall.RawConn) error
+	// Reserved reports whether a port is none for a client. May be nil.
+	Reserved func(port uint16) bool
+	// Meet is told that the host at from, to which client has sent nothing, sends
+	// it something by a port that client uses. It has the client Reach that host,
+	// or is false, and never waits. nil: never (RFC 4787, section 5,
+	// address-dependent filtering).
+	Meet func(client, from netip.AddrPort) bool
+}
 
 // Ports are those of the host by which clients send datagrams, of one Direct or
 // of several. A name that stands for the same address as another needs a second
 // one: an answer tells only where it comes from.
 type Ports struct {
-	control  control
-	reserved func(port uint16) bool // may be nil
-	poller   datagram.Poller
+	PortsConfig
+	poller datagram.Poller
 
 	mu     sync.Mutex
 	opened map[netip.AddrPort][]*port // by client; guarded by mu
 }
 
-// NewPorts returns Ports whose sockets are set up by control, which may be nil.
-// A port that is reserved is no client's; reserved may be nil.
-func NewPorts(control func(network, address string, c syscall.RawConn) error, reserved func(port uint16) bool) *Ports {
-	return &Ports{control: control, reserved: reserved, opened: make(map[netip.AddrPort][]*port)}
+// NewPorts returns Ports.
+func NewPorts(c PortsConfig) *Ports {
+	return &Ports{PortsConfig: c, opened: make(map[netip.AddrPort][]*port)}
 }
 
 // port is one UDP port of the host.
 type port struct {
 	*datagram.Socket
+	ports  *Ports
+	client netip.AddrPort
 
-	mu    sync.Mutex
-	peers map[netip.AddrPort]*peer // guarded by mu
-	hosts map[netip.Addr]*peer     // one of each address in peers; guarded by mu
+	mu        sync.Mutex
+	peers     map[netip.AddrPort]*peer     // guarded by mu
+	hosts     map[netip.Addr]*peer         // one of each address in peers; guarded by mu
+	strangers map[netip.AddrPort]*stranger // those of peers, and to be, that the client has sent nothing; guarded by mu
 }
 
 // Reach returns a Peer.
@@ -102,13 +113,16 @@ const lastSystemPort = 1023
 // is neither reserved nor taken. To hosts that the client knows the real addresses of,
 // the kernel's NAT keeps that port, too, so that all see one.
 func (ps *Ports) open(client netip.AddrPort) (*port, error) {
-	o := &port{peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer)}
+	o := &port{
+		ports: ps, client: client,
+		peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer), strangers: make(map[netip.AddrPort]*stranger),
+	}
 	var err error
 	if o.Socket, err = ps.socket(o); err != nil {
 		return nil, err
 	}
 	err = unix.EADDRINUSE
-	if own := client.Port(); own > lastSystemPort && (ps.reserved == nil || !ps.reserved(own)) {
+	if own := client.Port(); own > lastSystemPort && (ps.Reserved == nil || !ps.Reserved(own)) {
 		err = o.Bind(netip.AddrPortFrom(netip.Addr{}, own))
 	}
 	if err != nil {
@@ -131,7 +145,7 @@ func (ps *Ports) socket(owner datagram.Owner) (s *datagram.Socket, err error) {
 		{Level: unix.SOL_SOCKET, Name: unix.SO_RCVBUFFORCE, Value: datagram.Backlog},
 	}
 	for _, family := range []int{unix.AF_INET6, unix.AF_INET} {
-		s, err = datagram.OpenSocket(family, 0, ps.control, owner, options...)
+		s, err = datagram.OpenSocket(family, 0, ps.Control, owner, options...)
 		if !errors.Is(err, unix.EAFNOSUPPORT) {
 			break
 		}
@@ -140,12 +154,18 @@ func (ps *Ports) socket(owner datagram.Owner) (s *datagram.Socket, err error) {
 }
 
 // reach returns the Peer at remote of a client, by the first of the client's
-// ports that has no other one there.
+// ports that has no other one there; best by one that has heard of it.
 func (ps *Ports) reach(client, remote netip.AddrPort) (*peer, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	p := &peer{ports: ps, client: client, remote: remote, done: make(chan struct{})}
-	for _, port := range ps.opened[client] {
+	ports := ps.opened[client]
+	for _, port := range ports {
+		if port.heard(remote) && port.add(p) {
+			return p, nil
+		}
+	}
+	for _, port := range ports {
 		if port.add(p) {
 			return p, nil
 		}
@@ -170,7 +190,8 @@ func (o *port) add(p *peer) bool {
 	if o.hosts[p.remote.Addr()] == nil {
 		o.hosts[p.remote.Addr()] = p
 	}
-	p.port = o
+	p.port, p.stranger = o, o.strangers[p.remote]
+	p.known.Store(p.stranger == nil)
 	return true
 }
 
@@ -179,6 +200,7 @@ func (o *port) remove(p *peer) (last bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.peers, p.remote)
+	o.knowLocked(p.remote)
 	if o.hosts[p.remote.Addr()] != p {
 		return len(o.peers) == 0
 	}
@@ -196,7 +218,8 @@ func (o *port) remove(p *peer) (last bool) {
 func (o *port) Took(b datagram.Batch, from netip.AddrPort) {
 	p, same := o.find(from)
 	if p == nil {
-		return // of a stranger
+		o.meet(b, from)
+		return
 	}
 	if !same {
 		b.Port = from.Port()
@@ -237,16 +260,32 @@ type peer struct {
 	client netip.AddrPort
 	remote netip.AddrPort
 	receiver
-	done   chan struct{}
-	ended  sync.Once
-	closed sync.Once
+	stranger *stranger   // who it was before; nil: nobody
+	known    atomic.Bool // the client has sent it something
+	done     chan struct{}
+	ended    sync.Once
+	closed   sync.Once
 }
 
-func (p *peer) Send(b datagram.Batch) error { return p.port.Send(b, p.remote) }
-func (p *peer) Done() <-chan struct{}       { return p.done }
-func (p *peer) LocalAddr() net.Addr         { return localAddr(p.port.LocalPort(), p.remote.Addr()) }
-func (p *peer) RemoteAddr() net.Addr        { return net.UDPAddrFromAddrPort(p.remote) }
-func (p *peer) end()                        { p.ended.Do(func() { close(p.done) }) }
+func (p *peer) Send(b datagram.Batch) error {
+	if !p.known.Load() && !p.known.Swap(true) {
+		p.port.know(p.remote)
+	}
+	return p.port.Send(b, p.remote)
+}
+
+// Forward hands over first what p has sent as a stranger.
+func (p *peer) Forward(take func(datagram.Batch) error, failed func(error)) {
+	p.receiver.forward(take, failed, func() {
+		for _, b := range p.port.waiting(p.stranger) {
+			take(b)
+		}
+	})
+}
+func (p *peer) Done() <-chan struct{} { return p.done }
+func (p *peer) LocalAddr() net.Addr   { return localAddr(p.port.LocalPort(), p.remote.Addr()) }
+func (p *peer) RemoteAddr() net.Addr  { return net.UDPAddrFromAddrPort(p.remote) }
+func (p *peer) end()                  { p.ended.Do(func() { close(p.done) }) }
 
 // Close closes the port, too, where there is no other Peer.
 func (p *peer) Close() (err error) {
@@ -298,9 +337,15 @@ type receiver struct {
 }
 
 func (r *receiver) Forward(take func(datagram.Batch) error, failed func(error)) {
+	r.forward(take, failed, func() {})
+}
+
+// forward calls first before all else is handed over.
+func (r *receiver) forward(take func(datagram.Batch) error, failed func(error), first func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.take, r.failing = take, failed
+	first()
 }
 
 func (r *receiver) stop() { r.Forward(nil, nil) }

@@ -3,8 +3,10 @@ package outlet
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -85,7 +87,7 @@ func from(t *testing.T, c *net.UDPConn) netip.AddrPort {
 // One port of a client is one port to all its peers of both families, and no
 // other client's (RFC 4787, section 4.1).
 func TestPortIsKept(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{known: map[string]string{"also.test": "127.0.0.1"}}, Ports: NewPorts(nil, nil)})
+	d := NewDirect(DirectConfig{Resolver: &hosts{known: map[string]string{"also.test": "127.0.0.1"}}, Ports: NewPorts(PortsConfig{})})
 	one, other, six := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0"), far(t, "[::1]:0")
 	ports := map[string]uint16{}
 	for _, client := range []string{"192.0.2.2:1000", "192.0.2.2:1001", "192.0.2.3:1000"} {
@@ -116,7 +118,7 @@ func TestPortIsKept(t *testing.T) {
 
 // A client's port is kept where it is free, and is not a server's.
 func TestPortIsTheClients(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 	c := far(t, "127.0.0.1:0")
 	ask := func(client netip.AddrPort) uint16 {
 		p := reach(t, d, client.String(), destOf(c))
@@ -141,7 +143,7 @@ func TestPortIsTheClients(t *testing.T) {
 	if got := ask(netip.AddrPortFrom(other, port)); got == port {
 		t.Errorf("two clients have port %d", port)
 	}
-	if d.Ports.reserved = func(p uint16) bool { return p == port }; ask(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.4"), port)) == port {
+	if d.Ports.Reserved = func(p uint16) bool { return p == port }; ask(netip.AddrPortFrom(netip.MustParseAddr("192.0.2.4"), port)) == port {
 		t.Errorf("port %d, which is reserved, was taken", port)
 	}
 	if got := ask(netip.AddrPortFrom(one, 123)); got <= lastSystemPort {
@@ -151,7 +153,7 @@ func TestPortIsTheClients(t *testing.T) {
 
 // A Peer is heard from its other ports, and nobody else is heard.
 func TestPortFilters(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 	asked, elsewhere, stranger := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0"), far(t, "127.0.0.2:0")
 	p := reach(t, d, "192.0.2.2:1000", destOf(asked))
 	got := sinkOf(p)
@@ -170,10 +172,129 @@ func TestPortFilters(t *testing.T) {
 	}
 }
 
+// meeting is a Direct whose strangers are met as they come.
+func meeting(t *testing.T) (d *Direct, met chan netip.AddrPort) {
+	met = make(chan netip.AddrPort, 100)
+	d = NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{Meet: func(client, from netip.AddrPort) bool {
+		met <- from
+		return client == netip.MustParseAddrPort("192.0.2.2:1000")
+	}})})
+	return d, met
+}
+
+// Who is met is heard from the beginning, by the port that has heard of it, and
+// for good once it is answered.
+func TestPortMeets(t *testing.T) {
+	d, met := meeting(t)
+	asked, stranger, other := far(t, "127.0.0.1:0"), far(t, "127.0.0.2:0"), far(t, "127.0.0.3:0")
+	reach(t, d, "192.0.2.2:1000", destOf(asked))
+	p := reach(t, d, "192.0.2.2:1000", destOf(asked)) // which takes a second port
+	p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64})
+	port, own := from(t, asked), sinkOf(p)
+	say := func(c *net.UDPConn, what ...string) {
+		for _, w := range what {
+			if _, err := c.WriteToUDPAddrPort([]byte(w), port); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	peers := map[*net.UDPConn]Peer{}
+	for _, c := range []*net.UDPConn{stranger, other} {
+		say(c, "one", strings.Repeat("2", maxStrange), "three")
+		say(asked, "mark")
+		next(t, own.came) // so all have come
+		if at := next(t, met); at != socks.AddrPortOf(c.LocalAddr()) {
+			t.Fatalf("met %s", at)
+		}
+		peers[c] = reach(t, d, "192.0.2.2:1000", destOf(c))
+		got := sinkOf(peers[c])
+		for _, want := range []string{"one", "three"} {
+			if b := next(t, got.came); string(b.Payload) != want {
+				t.Errorf("got %q, want %q", b.Payload, want)
+			}
+		}
+		say(c, "four")
+		if b := next(t, got.came); string(b.Payload) != "four" {
+			t.Errorf("got %q", b.Payload)
+		}
+	}
+	if err := peers[stranger].Send(datagram.Batch{Payload: []byte("answer"), TTL: 64}); err != nil {
+		t.Fatal(err)
+	}
+	if at := from(t, stranger); at != port {
+		t.Errorf("answered by %s, which was spoken to at %s", at, port)
+	}
+	for c, answered := range map[*net.UDPConn]bool{stranger: true, other: false} {
+		peers[c].(*peer).port.part(socks.AddrPortOf(c.LocalAddr())) // its time is over
+		select {
+		case <-peers[c].Done():
+			if answered {
+				t.Error("the one that was answered has ended")
+			}
+		default:
+			if !answered {
+				t.Error("the one that was not answered goes on")
+			}
+		}
+	}
+	if len(met) != 0 {
+		t.Errorf("%d were met twice", len(met))
+	}
+}
+
+// Strangers are few, and none keeps a port open.
+func TestPortMeetsFew(t *testing.T) {
+	d, met := meeting(t)
+	asked := far(t, "127.0.0.1:0")
+	p := reach(t, d, "192.0.2.2:1000", destOf(asked))
+	p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64})
+	port := from(t, asked)
+	got := sinkOf(p)
+	greet := func(c *net.UDPConn) {
+		if _, err := c.WriteToUDPAddrPort([]byte("x"), port); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range maxStrangers + 2 {
+		greet(far(t, fmt.Sprintf("127.0.1.%d:0", i+1)))
+	}
+	greet(asked)
+	next(t, got.came) // so all have come
+	if len(met) != maxStrangers {
+		t.Errorf("%d strangers were met, want %d", len(met), maxStrangers)
+	}
+	first := <-met
+	met1 := reach(t, d, "192.0.2.2:1000", socks.AddrFromAddrPort(first))
+	o := met1.(*peer).port
+	p.Close()
+	if o.keep(datagram.Batch{}, netip.MustParseAddrPort("127.0.2.1:1")) {
+		t.Error("strangers alone keep a port")
+	}
+	met1.Close()
+	if o.heard(first) {
+		t.Error("who has gone is a stranger still")
+	}
+}
+
+// Who is not let in is forgotten, and asked about again.
+func TestPortMeetsNot(t *testing.T) {
+	d, met := meeting(t)
+	asked, stranger := far(t, "127.0.0.1:0"), far(t, "127.0.0.2:0")
+	p := reach(t, d, "192.0.2.2:1001", destOf(asked))
+	p.Send(datagram.Batch{Payload: []byte("x"), TTL: 64})
+	port := from(t, asked)
+	for range 2 {
+		if _, err := stranger.WriteToUDPAddrPort([]byte("x"), port); err != nil {
+			t.Fatal(err)
+		}
+		next(t, met)
+	}
+}
+
 // What ICMP tells reaches the Peer that it is about.
 func TestPortRefused(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 		closed, open := far(t, at), far(t, at)
 		closed.Close()
 		p, other := reach(t, d, "192.0.2.2:1000", destOf(closed)), reach(t, d, "192.0.2.2:1000", destOf(open))
@@ -197,7 +318,7 @@ func TestPortRefused(t *testing.T) {
 // Several datagrams go in one call and come in one call, and stay themselves.
 func TestPortBatches(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 		c := far(t, at)
 		p := reach(t, d, "192.0.2.2:1000", destOf(c))
 		sent := datagram.Batch{Payload: []byte("aaaabbbbcc"), Size: 4, TTL: 64, Whole: true}
@@ -218,7 +339,7 @@ func TestPortBatches(t *testing.T) {
 // that tells what would fit.
 func TestPortTooLarge(t *testing.T) {
 	for at, headers := range map[string]int{"127.0.0.1:0": 28, "[::1]:0": 48} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 		c := far(t, at)
 		p := reach(t, d, "192.0.2.2:1000", destOf(c))
 		got := sinkOf(p)
@@ -243,7 +364,7 @@ func TestPortTooLarge(t *testing.T) {
 
 // The last Peer of a port closes it, and a Peer closed is closed.
 func TestPortCloses(t *testing.T) {
-	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+	d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 	one, other := far(t, "127.0.0.1:0"), far(t, "127.0.0.1:0")
 	p, q := reach(t, d, "192.0.2.2:1000", destOf(one)), reach(t, d, "192.0.2.2:1000", destOf(other))
 	p.Close()
@@ -289,7 +410,7 @@ func TestPortHeader(t *testing.T) {
 	}
 	defer poller.Leave(there.Socket)
 	for _, at := range []string{"127.0.0.1", "::1"} {
-		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(nil, nil)})
+		d := NewDirect(DirectConfig{Resolver: &hosts{}, Ports: NewPorts(PortsConfig{})})
 		p := reach(t, d, "192.0.2.2:1000", socks.Addr{IP: netip.MustParseAddr(at), Port: there.LocalPort()})
 		back := sinkOf(p)
 		for _, want := range []datagram.Batch{{TOS: 46<<2 | 1, TTL: 9}, {TOS: 2, TTL: 255, Whole: true}, {TTL: 64}} {
