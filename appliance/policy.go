@@ -89,15 +89,19 @@ func (p *policy) way(client netip.Addr, name string) dnsfake.Way {
 	if _, ok := p.chain(client, name); ok {
 		return dnsfake.ToChain
 	}
-	nobody := false
+	some, named := false, false // whether one lets anything through, and one by name does not
 	for r := range p.flows.Rules.OfName(client, name) {
 		if _, reject := p.flows.Outlets[r.Outlet].(outlet.Reject); !reject {
-			return dnsfake.ToHost
+			some = true
+		} else if len(r.Names) > 0 {
+			named = true
+			if r.Whole() && !some {
+				return dnsfake.ToNobody
+			}
 		}
-		nobody = r.Whole() && len(r.Names) > 0
 	}
-	if nobody {
-		return dnsfake.ToNobody
+	if named {
+		return dnsfake.ToGateway
 	}
 	return dnsfake.ToHost
 }

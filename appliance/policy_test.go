@@ -72,8 +72,13 @@ func TestWay(t *testing.T) {
 		{"nobody", route.Rules{reject, far}, dnsfake.ToNobody},
 		{"all of a client's", route.Rules{{Outlet: config.BuiltInReject}}, dnsfake.ToHost},
 		{"bit by bit nobody", route.Rules{{Network: "udp", Outlet: config.BuiltInReject}, {Networks: network, Outlet: config.BuiltInReject}, reject}, dnsfake.ToNobody},
-		{"a port of nobody", route.Rules{{Names: names, Ports: []uint16{25}, Outlet: config.BuiltInReject}}, dnsfake.ToHost},
-		{"nobody but a network", route.Rules{{Networks: network, Outlet: config.BuiltInDirect}, reject}, dnsfake.ToHost},
+		{"a port of nobody", route.Rules{{Names: names, Ports: []uint16{25}, Outlet: config.BuiltInReject}}, dnsfake.ToGateway},
+		{"a network of nobody", route.Rules{{Names: names, Networks: network, Outlet: config.BuiltInReject}}, dnsfake.ToGateway},
+		{"a port of another name", route.Rules{{Names: []string{"b.test"}, Ports: []uint16{25}, Outlet: config.BuiltInReject}}, dnsfake.ToHost},
+		{"a port of all names", route.Rules{{Ports: []uint16{25}, Outlet: config.BuiltInReject}}, dnsfake.ToHost},
+		{"past a rule for nobody", route.Rules{{Names: names, Outlet: config.BuiltInDirect}, reject}, dnsfake.ToHost},
+		{"nobody but a network", route.Rules{{Networks: network, Outlet: config.BuiltInDirect}, reject}, dnsfake.ToGateway},
+		{"nobody but a port", route.Rules{{Names: names, Ports: []uint16{443}, Outlet: config.BuiltInDirect}, reject}, dnsfake.ToGateway},
 		{"a user of nobody", route.Rules{{Names: names, Users: []string{"alice"}, Outlet: config.BuiltInReject}, far}, dnsfake.ToChain},
 	} {
 		p.flows.Rules = tt.rules

@@ -170,6 +170,9 @@ func (s *Server) beyond(req *request) Exchanger {
 // want returns what req's query asks for.
 func (s *Server) want(req *request) want {
 	has, always, passes := req.families, s.always(), len(s.conf.Policy().bypassNets) > 0
+	if req.held {
+		always = Families{IPv4: true, IPv6: true}
+	}
 	if req.question[0].Qtype == dns.TypeAAAA {
 		return want{has.IPv6, always.IPv6, has.IPv4, has.IPv4 && !always.IPv4, passes}
 	}

@@ -32,6 +32,7 @@ const testZone = testSOA + `
 	half.example. 60 AAAA 2001:db8::7
 	loop.example. 60 A 198.18.3.4
 	www.corp.example. 60 A 192.0.2.99
+	four.held.example. 60 A 192.0.2.4
 `
 
 func TestAddressQueries(t *testing.T) {
@@ -154,6 +155,11 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "x.far.example. A DO CD", "REFUSED; EDE 21"},
 		{"4", "", "mail.far.example. MX", "mail.far.example. 60 MX 10 there.example."},
 		{"4", "", "mail.far.example. A DO CD", "mail.far.example. 60 A 192.0.2.98"},
+		// Names of which a rule rejects a part.
+		{"4", "", "four.held.example. A", "four.held.example. 60 A fake four.held.example"},
+		{"46", "", "four.held.example. AAAA", "four.held.example. 60 AAAA fake four.held.example"},
+		{"4", "", "four.held.example. A DO CD", "four.held.example. 60 A 192.0.2.4"},
+		{"4", "", "absent.held.example. A", "NXDOMAIN; example. 60 SOA"},
 		// Names that a rule rejects.
 		{"4", "", "x.ads.example. A", "NXDOMAIN; x.ads.example. 10 SOA; EDE 15"},
 		{"4", "4", "x.ads.example. AAAA", "NXDOMAIN; x.ads.example. 10 SOA; EDE 15"},
@@ -165,7 +171,7 @@ func TestAddressQueries(t *testing.T) {
 				Clients: clients(c.clients),
 				Always:  func() Families { return familiesOf(c.always) },
 				Policy:  policy(t, []string{"*.Corp.example.", "exact.example"}, nil, 0),
-				Way:     ways(".far.example", ".ads.example"),
+				Way:     ways(".far.example", ".ads.example", ".held.example"),
 				Beyond: func(_ netip.Addr, name string) Exchanger {
 					if name == "mail.far.example" {
 						return there

@@ -122,6 +122,7 @@ func (s *Server) answer(ctx context.Context, req *request) answer {
 	// 6147, section 3, item 3).
 	validates := req.dnssecOK() && req.head.CheckingDisabled
 	way := s.way(req.client, req.name)
+	req.held = way == ToGateway
 	if way == ToNobody {
 		a := negative(req, nxdomain, dns.RcodeNameError, nil, s.conf.MinTTL)
 		a.ede = dns.ExtendedErrorCodeBlocked

@@ -185,15 +185,17 @@ func familiesOf(text string) Families {
 	return Families{IPv4: strings.Contains(text, "4"), IPv6: strings.Contains(text, "6")}
 }
 
-// ways returns a Config.Way of the names that end so, which go to a chain, or to
-// nobody.
-func ways(chain, nobody string) func(netip.Addr, string) Way {
+// ways returns a Config.Way of the names that end so, which go to a chain, to
+// nobody, or as the gateway decides.
+func ways(chain, nobody, gateway string) func(netip.Addr, string) Way {
 	return func(_ netip.Addr, name string) Way {
 		switch {
 		case strings.HasSuffix(name, chain):
 			return ToChain
 		case strings.HasSuffix(name, nobody):
 			return ToNobody
+		case strings.HasSuffix(name, gateway):
+			return ToGateway
 		}
 		return ToHost
 	}

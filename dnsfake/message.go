@@ -27,6 +27,7 @@ type request struct {
 	client   netip.Addr
 	families Families // those of the client's network
 	stream   bool
+	held     bool // is for a name whose connections must go to the gateway
 	paid     bool // has taken a new name of the client's, and not yet used it
 }
 

@@ -25,9 +25,10 @@ type Families struct{ IPv4, IPv6 bool }
 type Way int
 
 const (
-	ToHost   Way = iota // to one of its addresses
-	ToChain             // through gateways, the last of which looks it up: it gets a fake address on trust
-	ToNobody            // none of them is let through: it does not exist
+	ToHost    Way = iota // to one of its addresses
+	ToGateway            // to one of its addresses, or nowhere, as the gateway decides of each: it gets a fake address
+	ToChain              // through gateways, the last of which looks it up: it gets a fake address on trust
+	ToNobody             // none of them is let through: it does not exist
 )
 
 // Exchanger asks the real resolvers. upstream.Resolver says what Exchange owes.

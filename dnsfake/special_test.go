@@ -80,7 +80,7 @@ func TestSpecialNames(t *testing.T) {
 				Clients: clients(c.clients),
 				Always:  func() Families { return familiesOf(c.always) },
 				Policy:  policy(t, []string{"*.corp.local"}, nil, 0),
-				Way:     ways(".far.internal", "."),
+				Way:     ways(".far.internal", ".", "-"),
 				Vet: func(ip netip.Addr) error {
 					if ip.IsLoopback() {
 						return errors.New("loopback")
