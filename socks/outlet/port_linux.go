@@ -82,7 +82,7 @@ type port struct {
 	mu        sync.Mutex
 	peers     map[netip.AddrPort]*peer     // guarded by mu
 	hosts     map[netip.Addr]*peer         // one of each address in peers; guarded by mu
-	strangers map[netip.AddrPort]*stranger // those of peers, and to be, that the client has sent nothing; guarded by mu
+	strangers map[netip.AddrPort]*stranger // those of peers, and to be, that the client has sent nothing; nil: none yet; guarded by mu
 }
 
 // Reach returns a Peer.
@@ -115,7 +115,7 @@ const lastSystemPort = 1023
 func (ps *Ports) open(client netip.AddrPort) (*port, error) {
 	o := &port{
 		ports: ps, client: client,
-		peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer), strangers: make(map[netip.AddrPort]*stranger),
+		peers: make(map[netip.AddrPort]*peer), hosts: make(map[netip.Addr]*peer),
 	}
 	var err error
 	if o.Socket, err = ps.socket(o); err != nil {

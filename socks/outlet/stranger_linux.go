@@ -44,6 +44,9 @@ func (o *port) keep(b datagram.Batch, from netip.AddrPort) (first bool) {
 		if len(o.strangers) == maxStrangers || o.unknownLocked() == len(o.peers) {
 			return false
 		}
+		if o.strangers == nil {
+			o.strangers = make(map[netip.AddrPort]*stranger)
+		}
 		s = &stranger{over: time.AfterFunc(strangerTime, func() { o.part(from) })}
 		o.strangers[from], first = s, true
 	}
