@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -168,6 +169,11 @@ type socksInlet struct {
 	table   *dnsfake.Table
 	gateway *gateway.Gateway
 	literal literal
+	logger  *slog.Logger
+	leaks   atomic.Uint64 // requests and datagrams to fake addresses
+
+	mu   sync.Mutex
+	told time.Time // when it was last told of a leak; guarded by mu
 }
 
 // ServeSOCKS serves a request until its connection ends.
@@ -176,7 +182,7 @@ func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
 	if r.Command() == socks.CommandUDPAssociate {
 		s.Network, s.Dest = "udp", socks.Addr{} // where the client would send from, a hint of no use
 	}
-	if err := in.leaked(s.Dest); err != nil {
+	if err := in.leaked(s.Client, s.Dest); err != nil {
 		r.Refuse(err)
 		return
 	}
@@ -207,13 +213,35 @@ func (in *socksInlet) ServeSOCKS(ctx context.Context, r *socks.Request) {
 	}
 }
 
-// leaked refuses a fake address: it means nothing here, and is a client's that
-// resolved elsewhere than it connects.
-func (in *socksInlet) leaked(dest socks.Addr) error {
-	if in.table.Contains(dest.IP) {
-		return fmt.Errorf("connecting to the fake address %s through SOCKS: %w", dest, syscall.EACCES)
+// thisNetwork are addresses that no host has (RFC 1122, section 3.2.1.3), so
+// that programs take them as fake ones: RFC 3089's own example does, SOCKS 4A,
+// and Dante's client.
+var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+
+// leaked refuses a fake address, ours or another's: it means nothing here, and
+// is a client's that resolved elsewhere than it connects. 0.0.0.0 is none, it
+// means any.
+func (in *socksInlet) leaked(client netip.AddrPort, dest socks.Addr) error {
+	if !in.table.Contains(dest.IP) && (!thisNetwork.Contains(dest.IP) || dest.IP.IsUnspecified()) {
+		return nil
 	}
-	return nil
+	in.leaks.Add(1)
+	in.tell(client, dest)
+	return fmt.Errorf("reaching the fake address %s through SOCKS: %w", dest, syscall.EACCES)
+}
+
+// tell logs a leak, at most one a minute: each client may have thousands.
+func (in *socksInlet) tell(client netip.AddrPort, dest socks.Addr) {
+	in.mu.Lock()
+	now := time.Now()
+	due := now.Sub(in.told) >= time.Minute
+	if due {
+		in.told = now
+	}
+	in.mu.Unlock()
+	if due {
+		in.logger.Warn("a SOCKS client sends a fake address where it should send the name", "client", client, "dest", dest)
+	}
 }
 
 // pendingAssociation is a UDP ASSOCIATE for the gateway.
@@ -227,7 +255,7 @@ func (p pendingAssociation) Associate() (gateway.Association, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &association{Association: a, inlet: p.inlet, client: p.Client().Addr()}, nil
+	return &association{Association: a, inlet: p.inlet, client: p.Client()}, nil
 }
 
 // maxWritten bounds how many addresses an association remembers the other form
@@ -240,7 +268,7 @@ const maxWritten = 1024
 type association struct {
 	*socks.Association
 	inlet  *socksInlet
-	client netip.Addr
+	client netip.AddrPort // of its connection
 
 	mu      sync.Mutex
 	written map[netip.Addr]netip.Addr // by the addresses that they stand for; guarded by mu
@@ -248,7 +276,7 @@ type association struct {
 
 func (a *association) Forward(take func(datagram.Batch, socks.Addr)) {
 	a.Association.Forward(func(b datagram.Batch, dest socks.Addr) {
-		if a.inlet.leaked(dest) == nil {
+		if a.inlet.leaked(a.client, dest) == nil {
 			dest.IP = a.meant(dest.IP)
 			take(b, dest)
 		}
@@ -258,7 +286,7 @@ func (a *association) Forward(take func(datagram.Batch, socks.Addr)) {
 // meant returns the address that one which the client has written stands for,
 // or itself.
 func (a *association) meant(written netip.Addr) netip.Addr {
-	ip, ok := a.inlet.literal(a.client, written)
+	ip, ok := a.inlet.literal(a.client.Addr(), written)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !ok || ip == written {

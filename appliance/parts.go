@@ -29,6 +29,7 @@ type parts struct {
 	dns      *dnsfake.Server
 	gateway  *gateway.Gateway
 	socks    *socks.Server
+	inlet    *socksInlet
 	tun      *tunInlet
 	handover *handover
 	senders  *senders
@@ -113,8 +114,9 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 		return nil, err
 	}
 	literal := func(client, ip netip.Addr) (netip.Addr, bool) { return current().literal(c, client, ip) }
+	p.inlet = &socksInlet{table: p.table, gateway: p.gateway, literal: literal, logger: logger}
 	p.socks = &socks.Server{
-		Handler:   &socksInlet{table: p.table, gateway: p.gateway, literal: literal},
+		Handler:   p.inlet,
 		Access:    func() *socks.Access { return p.policy.Load().access },
 		Listening: c.SOCKS.Relays,
 		Logger:    logger,

@@ -183,7 +183,9 @@ func (a *Appliance) Status() Status {
 	flows := a.parts.gateway.Counters()
 	s.countFlows(flows)
 	s.countDials(a.parts.sight.Dials())
-	s.Drops = drops(flows, s.TUN, s.DNS, fields(a.parts.socks.Counters()))
+	server := fields(a.parts.socks.Counters())
+	server["leaked"] = a.parts.inlet.leaks.Load()
+	s.Drops = drops(flows, s.TUN, s.DNS, server)
 	maps.DeleteFunc(s.DNS, func(key string, _ uint64) bool { return slices.Contains(dnsReasons(), key) })
 	return s
 }
