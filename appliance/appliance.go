@@ -300,5 +300,5 @@ func CleanUp(c *config.Config) error {
 	if f := admin().check(grant(c)); !f.OK {
 		return fmt.Errorf("%w: cleaning up takes CAP_NET_ADMIN: %s", ErrHost, f.Advice)
 	}
-	return hostError(c, host.CleanUp(c.TUN.Name))
+	return hostError(c, host.CleanUp())
 }

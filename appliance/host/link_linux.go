@@ -170,15 +170,3 @@ func (n *Network) restoreLink() error {
 	n.link = link{}
 	return nil
 }
-
-// carries reports whether a process has the device of a link open.
-func (n *Network) carries(name string) (bool, error) {
-	device, err := n.handle.LinkByName(name)
-	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("finding link %s: %w", name, err)
-	}
-	return device.Attrs().RawFlags&unix.IFF_LOWER_UP != 0, nil
-}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"reflect"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,8 +17,10 @@ import (
 type Network struct {
 	log    *slog.Logger
 	handle *netlink.Handle // nil once closed
-	held   *State          // nil until the first Set that succeeded
+	claim  claim
+	held   *State // nil until the first Set that succeeded
 	link   link
+	told   time.Time // when a loss of routes was told last
 
 	text   string  // of our table as it stands; empty: unknown
 	before journal // in our table as it stands
@@ -39,7 +42,8 @@ func New(logger *slog.Logger) (*Network, error) {
 // earlier Set: what others have removed of it is put back. What a killed
 // gateway left is taken over: its routes and table become those of s, and
 // Close restores what was before it. After an error the network is what it
-// was before Set, and before the gateway if this was the first.
+// was before Set, and before the gateway if this was the first. Where another
+// gateway runs that is EBUSY.
 func (n *Network) Set(s State) error {
 	if n.handle == nil {
 		return fmt.Errorf("setting the network: %w", net.ErrClosed)
@@ -47,11 +51,14 @@ func (n *Network) Set(s State) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
+	if err := n.claimLink(s.Link); err != nil {
+		return err
+	}
 	if err := n.apply(s); err != nil {
 		if n.held != nil {
 			return errors.Join(err, n.apply(*n.held))
 		}
-		return errors.Join(err, n.restore())
+		return errors.Join(err, n.restore(), n.dropClaim())
 	}
 	if n.held == nil || !reflect.DeepEqual(*n.held, s) {
 		n.log.Info("network set", "link", s.Link, "addresses", s.Addresses, "lan", s.LAN)
@@ -80,12 +87,14 @@ func (n *Network) Close() error {
 	if n.handle == nil {
 		return nil
 	}
-	err := n.restore()
+	var err error
+	if n.claim.link != 0 { // else it may be another gateway's
+		if err = errors.Join(n.restore(), n.dropClaim()); err == nil {
+			n.log.Info("network restored")
+		}
+	}
 	n.handle.Close()
 	n.handle = nil
-	if err == nil {
-		n.log.Info("network restored")
-	}
 	return err
 }
 
@@ -96,22 +105,16 @@ func (n *Network) restore() error {
 
 // CleanUp removes what a killed gateway left: routes, nft table, and the
 // sysctls that it changed, whose values are in the table. The killed
-// gateway's links went with it; where one of those named still has its
-// device open, CleanUp changes nothing and returns EBUSY.
-func CleanUp(links ...string) error {
+// gateway's link went with it; where a gateway runs, CleanUp changes nothing
+// and returns EBUSY.
+func CleanUp() error {
 	n, err := New(nil)
 	if err != nil {
 		return err
 	}
 	defer n.handle.Close()
-	for _, name := range links {
-		running, err := n.carries(name)
-		if err != nil {
-			return err
-		}
-		if running {
-			return fmt.Errorf("cleaning up %s: a gateway runs on it: %w", name, unix.EBUSY)
-		}
+	if err := n.others(0); err != nil {
+		return fmt.Errorf("cleaning up: %w", err)
 	}
 	return n.restore()
 }

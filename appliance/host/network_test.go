@@ -213,6 +213,46 @@ func TestFlushedMeanwhile(t *testing.T) {
 	same(t, "closed", before, snapshot(t))
 }
 
+// TestTwoGateways has a second one begin beside the first, on a link of its own.
+func TestTwoGateways(t *testing.T) {
+	router(t)
+	tun(t, "sixgate0")
+	before := snapshot(t)
+	first := network(t)
+	must(t, first.Set(full()))
+	running := snapshot(t)
+	other := full()
+	other.Link, other.Pools, other.Addresses = "other0", prefixOf("10.99.0.0/16"), prefixOf("10.99.0.1/16")
+
+	device := tun(t, "other0")
+	beside := snapshot(t)
+	second := network(t)
+	if err := second.Set(other); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("beside another: %v", err)
+	}
+	must(t, second.Close())
+	same(t, "after the second was refused", beside, snapshot(t))
+	if err := CleanUp(); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("cleaning up beside another: %v", err)
+	}
+	device.Close()
+	same(t, "with the second gone", running, snapshot(t))
+	must(t, first.Set(full())) // as at any change of the machine
+	must(t, first.Close())
+	same(t, "with both gone", before, snapshot(t))
+
+	// Two that begin at a time: neither link is up.
+	tun(t, "other0")
+	one, two := network(t), network(t)
+	must(t, one.claimLink("other0"))
+	tun(t, "other1")
+	if err := two.claimLink("other1"); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("the younger of two: %v", err)
+	}
+	must(t, one.Set(other))
+	must(t, one.Close())
+}
+
 func TestKilled(t *testing.T) {
 	router(t)
 	before := snapshot(t)
@@ -232,13 +272,13 @@ func TestKilled(t *testing.T) {
 	n := network(t)
 	must(t, n.Set(full()))
 	contains(t, "ip route get 198.18.0.5", "dev sixgate0")
-	if err := CleanUp("sixgate0"); !errors.Is(err, unix.EBUSY) {
+	if err := CleanUp(); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("cleaning up under a running gateway: %v", err)
 	}
 	device.Close()
-	must(t, CleanUp("sixgate0"))
+	must(t, CleanUp())
 	same(t, "cleaned up", before, snapshot(t))
-	must(t, CleanUp("sixgate0"))
+	must(t, CleanUp())
 	same(t, "cleaned up twice", before, snapshot(t))
 
 	// A killed one, and a successor that ends well.
@@ -426,7 +466,7 @@ func TestWithoutNft(t *testing.T) {
 	}
 	must(t, n.Set(alone))
 	must(t, n.Close())
-	must(t, CleanUp("sixgate0"))
+	must(t, CleanUp())
 	t.Setenv("PATH", path)
 	same(t, "closed", before, snapshot(t))
 }

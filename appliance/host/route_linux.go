@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -53,7 +54,7 @@ func (n *Network) setRoutes(pools []netip.Prefix) error {
 			continue
 		}
 		if n.held != nil && slices.Contains(n.held.ours(), pool) {
-			n.log.Warn("putting back a route, which somebody has removed", "pool", pool)
+			n.tellLoss(pool)
 		}
 		r := netlink.Route{Dst: ipNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: protocol, Priority: lastMetric}
 		if err := n.handle.RouteAdd(&r); err != nil {
@@ -61,6 +62,15 @@ func (n *Network) setRoutes(pools []netip.Prefix) error {
 		}
 	}
 	return nil
+}
+
+// tellLoss logs that a route was removed, once in a minute: who did so may do it
+// again and again.
+func (n *Network) tellLoss(pool netip.Prefix) {
+	if now := time.Now(); now.Sub(n.told) >= time.Minute {
+		n.log.Warn("putting back a route, which somebody has removed", "pool", pool)
+		n.told = now
+	}
 }
 
 // whole repeats a listing that the kernel says was interrupted.
