@@ -61,6 +61,13 @@ func TestAddressQueries(t *testing.T) {
 			return true
 		})
 	}
+	for _, qtype := range []string{"A", "AAAA", "MX"} {
+		up.on("circle.example. "+qtype, func(m *dns.Msg) bool {
+			rr, _ := dns.NewRR("circle.example. 60 CNAME circle.example.")
+			m.Answer = []dns.RR{rr}
+			return true
+		})
+	}
 	for i, fails := range []string{"A", "AAAA"} {
 		for _, qtype := range []string{"A", "AAAA"} {
 			rcode := dns.RcodeSuccess
@@ -133,6 +140,9 @@ func TestAddressQueries(t *testing.T) {
 		{"4", "", "bogus.example. A", "SERVFAIL; EDE 6"},
 		{"4", "", "bogus.example. A DO CD", "SERVFAIL; EDE 6"},
 		{"4", "", "bare.example. A", "bare.example. 10 SOA"},
+		{"4", "", "circle.example. A", "SERVFAIL; EDE 0"},
+		{"6", "", "circle.example. AAAA", "SERVFAIL; EDE 0"},
+		{"4", "", "circle.example. MX", "SERVFAIL; EDE 0"},
 		{"4", "", "loop.example. A", "SERVFAIL; EDE 0"},
 		{"4", "", "loop.example. AAAA", "SERVFAIL; EDE 0|example. 60 SOA"},
 		// Addresses that may not be dialled.

@@ -253,7 +253,7 @@ func (s *Server) failure(err error) answer {
 		s.tally.loop.Add(1)
 		s.warn("names get no address", err)
 		a.edeText = errLoop.Error()
-	case errors.As(err, &server) && server.told.InfoCode != 0:
+	case errors.As(err, &server) && server.told != (dns.EDNS0_EDE{}):
 		a.ede, a.edeText = server.told.InfoCode, server.told.ExtraText
 	case errors.Is(err, syscall.ETIMEDOUT), server != nil:
 		a.ede = dns.ExtendedErrorCodeNoReachableAuthority

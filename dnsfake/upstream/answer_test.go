@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -36,11 +37,23 @@ func text(rrs []dns.RR) string {
 	return strings.Join(lines, ", ")
 }
 
+// aliases returns a chain of n aliases from q.example to an address.
+func aliases(n int, ip string) (records []string) {
+	owner := "q.example."
+	for i := range n {
+		target := fmt.Sprintf("%d.example.", i+1)
+		records = append(records, owner+" 60 CNAME "+target)
+		owner = target
+	}
+	return append(records, owner+" 60 A "+ip)
+}
+
 func TestScrub(t *testing.T) {
 	for name, c := range map[string]struct {
 		qtype             uint16
 		answer, authority []string
 		want, wantNS      string
+		rcode             int
 	}{
 		"chain in any order, and poison": {
 			qtype: dns.TypeA,
@@ -59,7 +72,28 @@ func TestScrub(t *testing.T) {
 		"loop": {
 			qtype:  dns.TypeA,
 			answer: []string{"q.example. 60 CNAME b.example.", "b.example. 60 CNAME q.example.", "q.example. 60 A 6.6.6.6"},
-			want:   "q.example. CNAME",
+			rcode:  dns.RcodeServerFailure,
+		},
+		"alias of itself": {
+			qtype:     dns.TypeAAAA,
+			answer:    []string{"q.example. 60 CNAME Q.example."},
+			authority: []string{"example. 60 NS ns.example."},
+			rcode:     dns.RcodeServerFailure,
+		},
+		"loop of others": {
+			qtype:  dns.TypeA,
+			answer: []string{"q.example. 60 A 192.0.2.1", "a.test. 60 CNAME b.test.", "b.test. 60 CNAME a.test."},
+			want:   "q.example. A",
+		},
+		"longest": {
+			qtype:  dns.TypeA,
+			answer: aliases(maxAliases, "192.0.2.1"),
+			want:   "q.example. CNAME, 1.example. CNAME, 2.example. CNAME, 3.example. CNAME, 4.example. CNAME, 5.example. CNAME, 6.example. CNAME, 7.example. CNAME, 8.example. CNAME, 9.example. CNAME, 10.example. CNAME, 11.example. CNAME, 12.example. CNAME, 13.example. CNAME, 14.example. CNAME, 15.example. CNAME, 16.example. A",
+		},
+		"too long": {
+			qtype:  dns.TypeA,
+			answer: aliases(maxAliases+1, "192.0.2.1"),
+			rcode:  dns.RcodeServerFailure,
 		},
 		"DNAME": {
 			qtype:  dns.TypeA,
@@ -77,6 +111,9 @@ func TestScrub(t *testing.T) {
 			scrub(m)
 			if got := text(m.Answer); got != c.want {
 				t.Errorf("answer: %s\n   want: %s", got, c.want)
+			}
+			if m.Rcode != c.rcode || (ExtendedError(m) != nil) != (c.rcode != 0) {
+				t.Errorf("%v", m)
 			}
 			if got := text(m.Ns); got != c.wantNS {
 				t.Errorf("authority: %s\n     want: %s", got, c.wantNS)

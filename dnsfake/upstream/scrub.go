@@ -12,7 +12,7 @@ import (
 // 6), and what belongs to the hop alone. Of OPT only the extended errors stay.
 func scrub(m *dns.Msg) {
 	q := m.Question[0]
-	chain, end := follow(m)
+	chain, end, ends := follow(m)
 	m.Answer = keep(m.Answer, func(h *dns.RR_Header) bool {
 		owner := strings.ToLower(h.Name)
 		switch h.Rrtype {
@@ -41,6 +41,10 @@ func scrub(m *dns.Msg) {
 	if m.Rcode > 15 { // they speak of the EDNS that was used
 		m.Rcode = dns.RcodeServerFailure
 	}
+	if !ends {
+		m.Rcode, m.Answer, m.Ns, m.Extra = dns.RcodeServerFailure, nil, nil, nil
+		told = []*dns.EDNS0_EDE{{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: "aliases without end"}}
+	}
 	tell(m, told...)
 	if soa := SOA(m); soa != nil && !answered(m) {
 		soa.Hdr.Ttl = min(soa.Hdr.Ttl, soa.Minttl, uint32(maxNegative/time.Second))
@@ -52,12 +56,12 @@ func scrub(m *dns.Msg) {
 const maxAliases = 16
 
 // follow returns the names on the alias chain that starts at m's question, in
-// lower case, and its end, or where it became too long.
-func follow(m *dns.Msg) (chain map[string]bool, end string) {
+// lower case, and its end, unless it has none or is too long.
+func follow(m *dns.Msg) (chain map[string]bool, end string, ends bool) {
 	end = strings.ToLower(m.Question[0].Name)
 	chain = map[string]bool{end: true}
 	if m.Question[0].Qtype == dns.TypeCNAME {
-		return chain, end
+		return chain, end, true
 	}
 	alias := make(map[string]string)
 	for _, rr := range m.Answer {
@@ -65,15 +69,15 @@ func follow(m *dns.Msg) (chain map[string]bool, end string) {
 			alias[strings.ToLower(c.Hdr.Name)] = strings.ToLower(c.Target)
 		}
 	}
-	for range maxAliases {
+	for range maxAliases + 1 {
 		target, ok := alias[end]
-		if !ok || chain[target] {
-			break
+		if !ok {
+			return chain, end, true
 		}
 		chain[target] = true
 		end = target
 	}
-	return chain, end
+	return chain, end, false
 }
 
 // above reports whether owner is one of the names, or a parent of one.
