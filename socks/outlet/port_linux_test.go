@@ -225,7 +225,8 @@ func TestPortMeets(t *testing.T) {
 		t.Errorf("answered by %s, which was spoken to at %s", at, port)
 	}
 	for c, answered := range map[*net.UDPConn]bool{stranger: true, other: false} {
-		peers[c].(*peer).port.part(socks.AddrPortOf(c.LocalAddr())) // its time is over
+		p := peers[c].(*peer)
+		p.port.part(p.remote, p.stranger) // its time is over
 		select {
 		case <-peers[c].Done():
 			if answered {

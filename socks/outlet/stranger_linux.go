@@ -47,7 +47,8 @@ func (o *port) keep(b datagram.Batch, from netip.AddrPort) (first bool) {
 		if o.strangers == nil {
 			o.strangers = make(map[netip.AddrPort]*stranger)
 		}
-		s = &stranger{over: time.AfterFunc(strangerTime, func() { o.part(from) })}
+		s = &stranger{}
+		s.over = time.AfterFunc(strangerTime, func() { o.part(from, s) })
 		o.strangers[from], first = s, true
 	}
 	for one := range b.Each {
@@ -103,11 +104,11 @@ func (o *port) knowLocked(at netip.AddrPort) {
 	}
 }
 
-// part ends what there is with a stranger whom the client has not answered.
-func (o *port) part(from netip.AddrPort) {
+// part ends what there is with s, whom the client has not answered.
+func (o *port) part(from netip.AddrPort, s *stranger) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.strangers[from] == nil {
+	if o.strangers[from] != s {
 		return // answered at the last moment
 	}
 	delete(o.strangers, from)
