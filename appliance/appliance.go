@@ -62,7 +62,7 @@ type Appliance struct {
 func New(c *config.Config, o Options) (*Appliance, error) {
 	m, err := survey(c)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrHost, err)
 	}
 	if o.Notify == nil {
 		o.Notify = func(string) {}

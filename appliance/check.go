@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"sixgate/appliance/config"
@@ -52,7 +53,7 @@ func Check(ctx context.Context, c *config.Config) []Finding {
 	}
 	findings = append(findings, finding("interfaces", m.String(), err, "correct [lan] interfaces, or bring them up"))
 	if err == nil {
-		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m), checkHandover(c, m))
+		findings = append(findings, checkUplink(m), checkPorts(ctx, c, m, runs(ctx, c)), checkHandover(c, m))
 		findings = append(findings, checkAdvertised(c, m)...)
 	}
 	return append(findings, checkResolvers(ctx, c))
@@ -89,8 +90,20 @@ func checkUplink(m *machine) Finding {
 	return Finding{OK: true, What: "uplink", Result: "default route for " + familyNames(m.uplink)}
 }
 
-// checkPorts opens what the gateway would listen on, and closes it again.
-func checkPorts(ctx context.Context, c *config.Config, m *machine) Finding {
+// runs reports whether a gateway of this file does so now.
+func runs(ctx context.Context, c *config.Config) bool {
+	if c.Control.Socket == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var s Status
+	return Ask(ctx, c.Control.Socket, "/status", &s) == nil && s.Config == c.File
+}
+
+// checkPorts opens what the gateway would listen on, and closes it again. A
+// gateway of the same file that runs holds its ports.
+func checkPorts(ctx context.Context, c *config.Config, m *machine, runs bool) Finding {
 	var names []string
 	for _, l := range []struct {
 		what      string
@@ -98,6 +111,9 @@ func checkPorts(ctx context.Context, c *config.Config, m *machine) Finding {
 		addrs     []netip.AddrPort
 	}{{"SOCKS", false, m.listenSOCKS(c)}, {"DNS", true, m.listenDNS(c)}} {
 		opened, err := listen(ctx, l.what, l.datagrams, l.addrs)
+		if runs && errors.Is(err, syscall.EADDRINUSE) {
+			return Finding{OK: true, What: "ports", Result: "the gateway runs, and holds them"}
+		}
 		if err != nil {
 			advice := "stop what holds the port (ss -lntup), or choose another"
 			if errors.Is(err, fs.ErrPermission) {

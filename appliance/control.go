@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -265,7 +266,7 @@ func request(ctx context.Context, socket, method, path string, read func(*json.D
 		if response.StatusCode == http.StatusBadRequest {
 			return errors.Join(fmt.Errorf("%w: %s", ErrQuestion, bytes.TrimSpace(why)), err)
 		}
-		return errors.Join(fmt.Errorf("asking the gateway: %s: %s", response.Status, bytes.TrimSpace(why)), err)
+		return errors.Join(fmt.Errorf("the gateway says: %s", cmp.Or(string(bytes.TrimSpace(why)), response.Status)), err)
 	}
 	if err := read(json.NewDecoder(response.Body)); err != nil {
 		return fmt.Errorf("reading the gateway's answer: %w", err)

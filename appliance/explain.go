@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -28,15 +29,18 @@ func (e *Explanation) say(format string, args ...any) {
 	e.Steps = append(e.Steps, fmt.Sprintf(format, args...))
 }
 
-// explaining is the key of a context in which DNS is asked by nobody.
-type explaining struct{}
-
 // Explain follows a TCP connection of client to target, a name or an address,
 // without making it. It asks the gateway's own DNS as client would, which may
 // map a name that was not mapped before.
 func (a *Appliance) Explain(ctx context.Context, target string, client netip.Addr) (*Explanation, error) {
 	const port = 443 // rules may look at it; most of what people ask for is there
+	if strings.HasPrefix(target, "*.") {
+		return nil, fmt.Errorf("%q is a pattern, not one name: such as www%s", target, target[1:])
+	}
 	dest, err := socks.ParseHost(target, port)
+	if err != nil && strings.ContainsFunc(target, func(r rune) bool { return r > unicode.MaxASCII }) {
+		err = fmt.Errorf("%w (write other scripts as xn--)", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -184,8 +188,7 @@ func (a *Appliance) askDNS(ctx context.Context, name string, qtype dnsmessage.Ty
 	if err != nil {
 		return 0, nil, err
 	}
-	ctx = context.WithValue(ctx, explaining{}, true)
-	reply := a.parts.dns.Reply(ctx, query, netip.AddrPortFrom(client, 0), true)
+	reply := a.parts.dns.Explain(ctx, query, client)
 	if reply == nil {
 		return 0, nil, errors.New("it does not serve this client")
 	}

@@ -71,9 +71,13 @@ func TestExplain(t *testing.T) {
 		if c.before != nil {
 			client = firstToFail(t, a)
 		}
+		before := b.parts.dns.Counters()
 		e, err := a.Explain(t.Context(), c.target, client)
 		if err != nil {
 			t.Fatalf("%s: %v", c.situation, err)
+		}
+		if after := b.parts.dns.Counters(); after != before {
+			t.Errorf("%s: counted as a client's: %+v, before %+v", c.situation, after, before)
 		}
 		fmt.Fprintf(&told, "# %s: %s\n", c.situation, c.target)
 		for i, step := range e.Steps {
@@ -96,6 +100,21 @@ func TestExplain(t *testing.T) {
 	}
 	if got != string(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestExplainNothing asks for what is no name.
+func TestExplainNothing(t *testing.T) {
+	a := &Appliance{parts: newBox(t, newWorld(t), nil).parts}
+	for target, want := range map[string]string{
+		"*.example.com":  "such as www.example.com",
+		"bücher.example": "other scripts as xn--",
+		"":               "name",
+		"a b":            "name",
+	} {
+		if _, err := a.Explain(t.Context(), target, far4); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want something about %q", target, err, want)
+		}
 	}
 }
 

@@ -1,13 +1,11 @@
 package appliance
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"sixgate/appliance/advert"
 	"sixgate/appliance/config"
@@ -104,11 +102,7 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 		Logger:   logger,
 		// A resolver that is slow must not fill a small machine.
 		MaxWaiting: queriesIn(m.memory),
-		Answered: func(ctx context.Context, client netip.Addr, question, why string, took time.Duration) {
-			if ctx.Value(explaining{}) == nil {
-				p.sight.Answered(client, question, why, took)
-			}
-		},
+		Answered:   p.sight.Answered,
 	})
 	if err != nil {
 		return nil, err

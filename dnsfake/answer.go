@@ -70,11 +70,27 @@ func (s *Server) slow(ctx context.Context, query []byte, client netip.Addr, stre
 	s.count(a.kind)
 	if s.conf.Answered != nil {
 		q := req.question[0]
-		s.conf.Answered(ctx, req.client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(q), s.conf.Table.now().Sub(one.made))
+		s.conf.Answered(req.client, req.name+" "+dns.Type(q.Qtype).String(), a.failure(q), s.conf.Table.now().Sub(one.made))
 	}
 	reply := req.reply(a)
 	s.remember(one, query, reply, req, a)
 	return reply
+}
+
+// Explain returns the reply that client would get to query over a stream, and
+// counts and tells nothing: nobody has asked. It is nil when no answer is owed.
+func (s *Server) Explain(ctx context.Context, query []byte, client netip.Addr) []byte {
+	client = client.Unmap()
+	req, early := parse(query)
+	families := s.families(client)
+	if req == nil || families == (Families{}) {
+		return nil
+	}
+	if early != nil {
+		return req.reply(*early)
+	}
+	req.stream, req.client, req.families = true, client.WithZone(""), families
+	return req.reply(s.answer(ctx, req))
 }
 
 // failure returns why a client that wants to connect cannot; "" if it can, or

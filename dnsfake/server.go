@@ -70,8 +70,8 @@ type Config struct {
 
 	// Answered is told of answers that were not at hand: the question, as in
 	// "a.example A", what the client was told of a failure, "" if none or of a
-	// reverse look-up, and how long it took. ctx is Reply's. It may be nil.
-	Answered func(ctx context.Context, client netip.Addr, question, why string, took time.Duration)
+	// reverse look-up, and how long it took. It may be nil.
+	Answered func(client netip.Addr, question, why string, took time.Duration)
 
 	MaxWaiting     int           // queries that wait for upstream at a time, each with some 25 KiB; 0: 2048
 	MinTTL, MaxTTL time.Duration // of fake answers, whole seconds; 0: 10 s and 5 min

@@ -370,7 +370,7 @@ func BenchmarkReply(b *testing.B) {
 func TestAnswered(t *testing.T) {
 	var told []string
 	s := server(t, serve(t, "a.example. 60 A 192.0.2.1\nsome.example. 60 TXT x"), Config{
-		Answered: func(_ context.Context, _ netip.Addr, question, why string, _ time.Duration) {
+		Answered: func(_ netip.Addr, question, why string, _ time.Duration) {
 			told = append(told, question+": "+why)
 		},
 	})

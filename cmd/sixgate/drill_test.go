@@ -60,8 +60,22 @@ func testReload(t *testing.T, n *namespaces, gate *process) {
 			t.Errorf("%s: the rules have changed", what)
 		}
 	}
+	if err := os.Rename(n.config("gate"), n.config("gate")+".away"); err != nil {
+		t.Fatal(err)
+	}
+	out, code := n.try(t, "gate", n.binary, "reload", "--socket", filepath.Join(n.dir, "gate.sock"))
+	if code != exitFailed || !strings.Contains(out, "no such file") || strings.Contains(out, "500") {
+		t.Errorf("without the file: exit status %d and\n%s", code, out)
+	}
 	write("", "")
 	n.run(t, "gate", n.binary, "reload", "--config", n.config("gate"))
+	if out, code := n.try(t, "gate", n.binary, "check", "--config", n.config("gate")); code != 0 || !strings.Contains(out, "ok    ports: the gateway runs") {
+		t.Errorf("check beside the gateway: exit status %d and\n%s", code, out)
+	}
+	lost := n.write(t, "lost.toml", "[lan]\ninterfaces = ['lost0']\n[control]\nsocket = ''\n")
+	if out, code := n.try(t, "gate", n.binary, "serve", "--config", lost); code != exitHost || !strings.Contains(out, "lost0") {
+		t.Errorf("an interface that is not there: exit status %d and\n%s", code, out)
+	}
 	conn, err := n.dial(t.Context(), "lan", "tcp", rejected)
 	if err != nil {
 		t.Errorf("the old rules are not back: %v", err)
