@@ -3,7 +3,9 @@ package dnsfake
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -327,6 +329,28 @@ func TestUpstreamThatRefuses(t *testing.T) {
 	if m.Rcode != dns.RcodeServerFailure || told == nil || told.InfoCode != dns.ExtendedErrorCodeNetworkError ||
 		told.ExtraText != "connection refused" {
 		t.Errorf("got %v", m)
+	}
+}
+
+// TestNobodyToAsk has the host lose its resolv.conf.
+func TestNobodyToAsk(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	nobody, err := upstream.New(upstream.Config{Servers: upstream.ResolvConf(file, nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nobody.Close() })
+	var log strings.Builder
+	s := server(t, serve(t, testZone), Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	s.conf.Resolver = nobody
+	for _, qtype := range []string{"A", "MX"} {
+		m := exchange(t, s, query("four.example.", qtype).SetEdns0(1232, false))
+		if told := upstream.ExtendedError(m); m.Rcode != dns.RcodeServerFailure || told == nil || told.ExtraText != "no name server" {
+			t.Errorf("got %v", m)
+		}
+	}
+	if text := log.String(); !strings.Contains(text, file) || strings.Count(text, "\n") != 1 {
+		t.Errorf("logged %q", text)
 	}
 }
 

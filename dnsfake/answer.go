@@ -269,11 +269,15 @@ func (s *Server) failure(err error) answer {
 		s.tally.loop.Add(1)
 		s.warn("names get no address", err)
 		a.edeText = errLoop.Error()
+	case errors.Is(err, upstream.ErrNoServer):
+		s.warn("names get no answer", err)
+		a.edeText = upstream.ErrNoServer.Error()
 	case errors.As(err, &server) && server.told != (dns.EDNS0_EDE{}):
 		a.ede, a.edeText = server.told.InfoCode, server.told.ExtraText
 	case errors.Is(err, syscall.ETIMEDOUT), server != nil:
 		a.ede = dns.ExtendedErrorCodeNoReachableAuthority
-	case errors.As(err, &errno):
+	case errors.As(err, &errno): // of all servers: mostly for lack of an uplink
+		s.warn("names get no answer", err)
 		a.ede, a.edeText = dns.ExtendedErrorCodeNetworkError, errno.Error()
 	}
 	return a

@@ -188,7 +188,7 @@ func (r *Resolver) currentPeers() ([]*peer, error) {
 		return nil, err
 	}
 	if len(servers) == 0 {
-		return nil, errNoServer
+		return nil, ErrNoServer
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

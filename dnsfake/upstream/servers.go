@@ -74,7 +74,7 @@ const restat = time.Second
 
 // ResolvConf returns a source of the name servers in the resolv.conf(5) file
 // at path, for Config.Servers. The file is read again when it has changed. A
-// file that is missing or names no server is an error. now may be nil:
+// file that is missing or names no server is ErrNoServer. now may be nil:
 // time.Now.
 func ResolvConf(path string, now func() time.Time) func() ([]Server, error) {
 	if now == nil {
@@ -106,7 +106,7 @@ type reading struct {
 func read(path string, old *reading) *reading {
 	info, err := os.Stat(path)
 	if err != nil {
-		return &reading{err: fmt.Errorf("reading name servers: %w", err)}
+		return &reading{err: fmt.Errorf("%w: %w", ErrNoServer, err)}
 	}
 	if old != nil && old.file != nil && os.SameFile(old.file, info) &&
 		old.file.ModTime().Equal(info.ModTime()) && old.file.Size() == info.Size() {
@@ -114,16 +114,17 @@ func read(path string, old *reading) *reading {
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return &reading{err: fmt.Errorf("reading name servers: %w", err)}
+		return &reading{err: fmt.Errorf("%w: %w", ErrNoServer, err)}
 	}
 	servers := nameservers(text)
 	if len(servers) == 0 {
-		err = fmt.Errorf("reading name servers from %s: %w", path, errNoServer)
+		err = fmt.Errorf("reading name servers from %s: %w", path, ErrNoServer)
 	}
 	return &reading{file: info, servers: servers, err: err}
 }
 
-var errNoServer = errors.New("no name server")
+// ErrNoServer is wrapped by errors of having nobody to ask.
+var ErrNoServer = errors.New("no name server")
 
 // nameservers returns the servers of a resolv.conf. Lines that it does not
 // understand are passed over, as the C library does.

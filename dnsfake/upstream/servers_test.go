@@ -20,7 +20,7 @@ func TestResolvConf(t *testing.T) {
 		text, want string
 		later      time.Duration
 	}{
-		{"# no one\nsearch example\nnameserver\nnameserver x", "[] " + errNoServer.Error(), time.Second},
+		{"# no one\nsearch example\nnameserver\nnameserver x", "[] " + ErrNoServer.Error(), time.Second},
 		{"nameserver 192.0.2.53\n  nameserver fe80::1%eth0 # router\n", "[udp://192.0.2.53:53 udp://[fe80::1%eth0]:53]", time.Second},
 		{"nameserver 2001:db8::53", "[udp://192.0.2.53:53 udp://[fe80::1%eth0]:53]", time.Second / 2},
 		{"nameserver 2001:db8::53", "[udp://[2001:db8::53]:53]", time.Second},
@@ -31,8 +31,8 @@ func TestResolvConf(t *testing.T) {
 		clock.add(step.later)
 		list, err := servers()
 		got := fmt.Sprint(list)
-		if errors.Is(err, errNoServer) {
-			got += " " + errNoServer.Error()
+		if errors.Is(err, ErrNoServer) {
+			got += " " + ErrNoServer.Error()
 		}
 		if got != step.want {
 			t.Errorf("%q: %s, want %s", step.text, got, step.want)
