@@ -82,14 +82,14 @@ func listen(ctx context.Context, what string, datagrams bool, addrs []netip.Addr
 	lc := net.ListenConfig{Control: prepare, KeepAlive: -1} // which prepare has set
 	for _, addr := range addrs {
 		var s sockets
-		if s.listener, err = lc.Listen(ctx, "tcp", addr.String()); err != nil {
+		if s.listener, err = lc.Listen(ctx, family("tcp", addr), addr.String()); err != nil {
 			return opened, fmt.Errorf("serving %s: %w", what, err)
 		}
 		opened = append(opened, s)
 		if !datagrams {
 			continue
 		}
-		packet, err := lc.ListenPacket(ctx, "udp", addr.String())
+		packet, err := lc.ListenPacket(ctx, family("udp", addr), addr.String())
 		if err != nil {
 			return opened, fmt.Errorf("serving %s: %w", what, err)
 		}
@@ -97,6 +97,15 @@ func listen(ctx context.Context, what string, datagrams bool, addrs []netip.Addr
 		opened[len(opened)-1] = s
 	}
 	return opened, nil
+}
+
+// family returns the network on which addr is what it says: to net, 0.0.0.0 on
+// another is every address of IPv6, too.
+func family(network string, addr netip.AddrPort) string {
+	if addr.Addr().Is4() {
+		return network + "4"
+	}
+	return network
 }
 
 // dnsSockets are where DNS is served. It is not for concurrent use.

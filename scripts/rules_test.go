@@ -336,3 +336,37 @@ func TestErrorsSayWhatWasBeingDone(t *testing.T) {
 		})
 	})
 }
+
+// TestConformanceNamesTests wants the tests that docs/conformance.md names for
+// what no probe shows.
+func TestConformanceNamesTests(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, dir := range []string{"socks", "socks/*", "appliance", "appliance/*"} {
+		files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(source, -1) {
+				have[string(found[1])] = true
+			}
+		}
+	}
+	named := regexp.MustCompile("`(Test\\w+)`").FindAllSubmatch(text, -1)
+	if len(named) == 0 {
+		t.Error("it names none")
+	}
+	for _, found := range named {
+		if name := string(found[1]); !have[name] {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}

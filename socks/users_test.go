@@ -89,6 +89,30 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
+// TestUnknownNamesCost wants an unknown name, and a wrong password of one in
+// plain text, to cost what the dearest hash does: else the time tells the names.
+func TestUnknownNamesCost(t *testing.T) {
+	dear, err := bcrypt.GenerateFromPassword([]byte("x"), bcrypt.MinCost+2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passwords := map[string]Password{}
+	for name, text := range map[string]string{"plain": "secret", "hash": string(dear)} {
+		if passwords[name], err = ParsePassword(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	users, err := NewUsers(passwords)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, u := range map[string]*user{"unknown": &users.nobody, "plain": users.byName["plain"], "hash": users.byName["hash"]} {
+		if cost, err := bcrypt.Cost(u.hash); cost != bcrypt.MinCost+2 || err != nil {
+			t.Errorf("%s: cost %d, %v", name, cost, err)
+		}
+	}
+}
+
 func TestUsersMustAuthenticate(t *testing.T) {
 	addr := start(t, &Server{Access: only(newUsers(t)), Handler: handlerFunc(echo)})
 	for _, tt := range []struct{ client, server string }{

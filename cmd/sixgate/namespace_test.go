@@ -61,6 +61,7 @@ func TestNamespaces(t *testing.T) {
 	before := n.snapshot(t)
 	t.Run("Serving", func(t *testing.T) { testServing(t, n) })
 	t.Run("Clients", func(t *testing.T) { testClients(t, n) })
+	t.Run("Conformance", func(t *testing.T) { testConformance(t, n) })
 	t.Run("Servers", func(t *testing.T) { testServers(t, n) })
 	t.Run("Neighbours", func(t *testing.T) { testNeighbours(t, n) })
 	t.Run("Datagrams", func(t *testing.T) { testDatagrams(t, n) })
