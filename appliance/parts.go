@@ -52,7 +52,7 @@ func build(c *config.Config, m *machine, logger *slog.Logger) (*parts, error) {
 	control := outlet.MarkControl(c.Direct.Mark, c.Direct.Interface)
 	p.resolver, err = upstream.New(upstream.Config{
 		Servers: func() ([]upstream.Server, error) { return p.policy.Load().servers() },
-		Control: control,
+		Control: control, Logger: logger,
 	})
 	if err != nil {
 		return nil, err

@@ -3,7 +3,9 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -122,7 +124,8 @@ func TestAllServersDown(t *testing.T) {
 
 func TestPeerHealth(t *testing.T) {
 	clock := newClock()
-	p := &peer{now: clock.now}
+	var log strings.Builder
+	p := &peer{now: clock.now, log: slog.New(slog.NewTextHandler(&log, nil))}
 	for _, step := range []struct {
 		later time.Duration
 		rtt   time.Duration // 0: fails
@@ -153,6 +156,9 @@ func TestPeerHealth(t *testing.T) {
 		if down, probe := p.state(); down != step.down || probe != step.probe {
 			t.Errorf("%+v: down %v, probe %v", step, down, probe)
 		}
+	}
+	if text := log.String(); strings.Count(text, "is down") != 1 || strings.Count(text, "is back") != 1 {
+		t.Errorf("logged %s", text)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,7 @@ type peer struct {
 	carrier transport
 	tcp     transport // for what UDP cannot carry; nil but for "udp"
 	now     func() time.Time
+	log     *slog.Logger
 	close   func() // ends its connections, does not wait
 	forged  atomic.Uint64
 
@@ -65,7 +67,7 @@ type Health struct {
 // newPeer makes a peer that connects when it is first asked. ctx ends all its
 // connections, work waits for them, spellings gets what it is asked for.
 func newPeer(ctx context.Context, work *sync.WaitGroup, conf *Config, server Server, spellings *spellings) *peer {
-	p := &peer{Server: server, now: conf.Now, spellings: spellings, health: Health{Server: server}}
+	p := &peer{Server: server, now: conf.Now, log: conf.Logger, spellings: spellings, health: Health{Server: server}}
 	ctx, p.close = context.WithCancel(ctx)
 	pipe := func(dial dial) *pipeline {
 		return &pipeline{ctx: ctx, work: work, dial: dial, timeout: conf.Timeout}
@@ -168,10 +170,22 @@ func (p *peer) begin(repeated bool) bool {
 	return true
 }
 
-// end counts a query out that took rtt and failed with err, or did not.
+// end counts a query out that took rtt and failed with err, or did not, and tells
+// when p goes down or comes back.
 func (p *peer) end(rtt time.Duration, err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	before := p.health.Down
+	p.endLocked(rtt, err)
+	now := p.health.Down
+	p.mu.Unlock()
+	if now && !before {
+		p.log.Warn("a resolver is down", "server", p.Server, "err", err)
+	} else if before && !now {
+		p.log.Info("a resolver is back", "server", p.Server)
+	}
+}
+
+func (p *peer) endLocked(rtt time.Duration, err error) {
 	p.health.InFlight--
 	if short(err) {
 		return // it says nothing of the server

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -44,6 +45,7 @@ type Config struct {
 	Retry   time.Duration    // until the second try, at most; 0: 400 ms
 	Memory  int              // of the cache, in octets; 0: 4 MiB
 	Now     func() time.Time // nil: time.Now
+	Logger  *slog.Logger     // nil: silent
 }
 
 // Resolver asks the servers, remembers what they said and asks no question
@@ -88,6 +90,9 @@ func New(conf Config) (*Resolver, error) {
 	}
 	if conf.Now == nil {
 		conf.Now = time.Now
+	}
+	if conf.Logger == nil {
+		conf.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Resolver{conf: conf, cache: newCache(conf.Memory), jobs: make(map[question]*job)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
