@@ -75,7 +75,7 @@ func (d *Direct) race(ctx context.Context, network string, dest socks.Addr) (net
 	if d.first != nil {
 		r.first = d.meant(d.first(dest))
 	}
-	unknown := r.recall()
+	unknown := r.recall(ctx)
 	if ip, ok := r.onlyOne(); ok {
 		return r.attempt(ctx, network, netip.AddrPortFrom(ip, dest.Port))
 	}
@@ -132,7 +132,7 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 		select {
 		case a := <-r.answers:
 			r.lookups--
-			if r.add(a); !r.ready && r.last == "" && len(a.ips) > 0 {
+			if r.add(ctx, a); !r.ready && r.last == "" && len(a.ips) > 0 {
 				timer.Reset(resolutionDelay)
 			}
 		case a := <-r.attempts:
@@ -152,7 +152,7 @@ func (r *race) run(ctx context.Context) (net.Conn, error) {
 
 // recall takes the answers that are known, and returns the families of the
 // others.
-func (r *race) recall() (unknown []string) {
+func (r *race) recall(ctx context.Context) (unknown []string) {
 	knowing, ok := r.Resolver.(KnowingResolver)
 	if !ok {
 		r.lookups = len(r.inUse)
@@ -168,7 +168,7 @@ func (r *race) recall() (unknown []string) {
 	}
 	r.lookups = len(unknown)
 	for _, a := range known {
-		r.add(a)
+		r.add(ctx, a)
 	}
 	return unknown
 }
@@ -192,7 +192,7 @@ func (r *race) answer(family string, ips []netip.Addr, err error) answer {
 
 // add takes the addresses that may be dialled. The first attempt may be made
 // when they are of the family to begin with, or when no answer is missing.
-func (r *race) add(a answer) {
+func (r *race) add(ctx context.Context, a answer) {
 	r.unresolved = cmp.Or(r.unresolved, a.err)
 	for _, ip := range a.ips {
 		ip = ip.Unmap().WithZone("")
@@ -204,6 +204,9 @@ func (r *race) add(a answer) {
 			continue
 		}
 		r.waiting[a.family] = append(r.waiting[a.family], ip)
+	}
+	if a.family == "ip6" {
+		r.order(ctx, r.waiting[a.family])
 	}
 	if r.first.IsValid() && networkOf(r.first) == a.family {
 		r.putFirst(a.family)
