@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -43,7 +44,7 @@ func New(logger *slog.Logger) (*Network, error) {
 // gateway left is taken over: its routes and table become those of s, and
 // Close restores what was before it. After an error the network is what it
 // was before Set, and before the gateway if this was the first. Where another
-// gateway runs that is EBUSY.
+// gateway has the pools, or serves LANs as this one would, that is EBUSY.
 func (n *Network) Set(s State) error {
 	if n.handle == nil {
 		return fmt.Errorf("setting the network: %w", net.ErrClosed)
@@ -51,7 +52,7 @@ func (n *Network) Set(s State) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	if err := n.claimLink(s.Link); err != nil {
+	if err := n.claimLink(s); err != nil {
 		return err
 	}
 	if err := n.apply(s); err != nil {
@@ -69,8 +70,15 @@ func (n *Network) Set(s State) error {
 
 // apply goes from what keeps fakes off the world to what brings them in.
 func (n *Network) apply(s State) error {
-	if err := n.setRoutes(s.ours()); err != nil {
+	others, err := n.neighbours(n.claim.link)
+	if err != nil {
 		return err
+	}
+	if err := n.setRoutes(s.ours(), others); err != nil {
+		return err
+	}
+	if guest(n.claim.lan, others) {
+		return n.setLink(s)
 	}
 	if err := n.setDelivery(s.handedOver()); err != nil {
 		return err
@@ -100,21 +108,33 @@ func (n *Network) Close() error {
 
 // restore is apply backwards, to nothing.
 func (n *Network) restore() error {
-	return errors.Join(n.restoreLink(), n.removeTable(), n.setDelivery(nil), n.setRoutes(nil))
+	err := n.restoreLink()
+	others, unknown := n.neighbours(n.claim.link)
+	if unknown != nil {
+		return errors.Join(err, unknown)
+	}
+	if !guest(n.claim.lan, others) {
+		err = errors.Join(err, n.removeTable(), n.setDelivery(nil))
+	}
+	return errors.Join(err, n.setRoutes(nil, others))
 }
 
 // CleanUp removes what a killed gateway left: routes, nft table, and the
 // sysctls that it changed, whose values are in the table. The killed
-// gateway's link went with it; where a gateway runs, CleanUp changes nothing
-// and returns EBUSY.
+// gateway's link went with it; where a gateway that serves LANs runs, CleanUp
+// changes nothing and returns EBUSY.
 func CleanUp() error {
 	n, err := New(nil)
 	if err != nil {
 		return err
 	}
 	defer n.handle.Close()
-	if err := n.others(0); err != nil {
-		return fmt.Errorf("cleaning up: %w", err)
+	others, err := n.neighbours(0)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(others, func(o neighbour) bool { return o.lan }); i >= 0 {
+		return fmt.Errorf("cleaning up: %w", others[i].busy())
 	}
 	return n.restore()
 }

@@ -244,13 +244,61 @@ func TestTwoGateways(t *testing.T) {
 	// Two that begin at a time: neither link is up.
 	tun(t, "other0")
 	one, two := network(t), network(t)
-	must(t, one.claimLink("other0"))
+	must(t, one.claimLink(other))
 	tun(t, "other1")
-	if err := two.claimLink("other1"); !errors.Is(err, unix.EBUSY) {
+	other.Link = "other1"
+	if err := two.claimLink(other); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("the younger of two: %v", err)
 	}
+	other.Link = "other0"
 	must(t, one.Set(other))
 	must(t, one.Close())
+}
+
+// TestGuests has gateways without LAN beside one that has one, before it and after.
+func TestGuests(t *testing.T) {
+	router(t)
+	tun(t, "guest0")
+	tun(t, "sixgate0")
+	tun(t, "guest1")
+	before := snapshot(t)
+	guest := func(link, pool string) State {
+		p := netip.MustParsePrefix(pool)
+		return State{Link: link, Pools: []netip.Prefix{p}, Addresses: []netip.Prefix{netip.PrefixFrom(p.Addr().Next(), p.Bits())}}
+	}
+	early, host, late := network(t), network(t), network(t)
+	must(t, early.Set(guest("guest0", "10.98.0.0/16")))
+	alone := snapshot(t)
+	must(t, host.Set(full()))
+	must(t, late.Set(guest("guest1", "10.99.0.0/16")))
+	all := snapshot(t)
+	for _, pool := range []string{"198.18.0.0/15", "10.98.0.0/16", "10.99.0.0/16"} {
+		contains(t, "ip route show type unreachable", pool)
+	}
+	must(t, early.Set(guest("guest0", "10.98.0.0/16")))
+	must(t, host.Set(full()))
+	same(t, "after a change of the machine", all, snapshot(t))
+	if err := CleanUp(); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("cleaning up beside a gateway with a LAN: %v", err)
+	}
+	same(t, "after CleanUp was refused", all, snapshot(t))
+
+	third := network(t)
+	device := tun(t, "guest2")
+	if err := third.Set(guest("guest2", "10.98.7.0/24")); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("with a part of another's pool: %v", err)
+	}
+	must(t, third.Close())
+	device.Close()
+	same(t, "after a third was refused", all, snapshot(t))
+
+	must(t, late.Close())
+	must(t, host.Close())
+	same(t, "with one left", alone, snapshot(t))
+	must(t, CleanUp())
+	same(t, "cleaned up beside one without LAN", alone, snapshot(t))
+	must(t, early.Close())
+	same(t, "with all gone", before, snapshot(t))
 }
 
 func TestKilled(t *testing.T) {

@@ -27,8 +27,8 @@ const (
 )
 
 // setRoutes makes the unreachable routes of pools the only ones of their kind
-// that carry our protocol number.
-func (n *Network) setRoutes(pools []netip.Prefix) error {
+// that carry our protocol number, but for those of others.
+func (n *Network) setRoutes(pools []netip.Prefix, others []neighbour) error {
 	ours, err := whole(func() ([]netlink.Route, error) {
 		return n.handle.RouteListFiltered(netlink.FAMILY_ALL,
 			&netlink.Route{Protocol: protocol}, netlink.RT_FILTER_PROTOCOL)
@@ -43,6 +43,9 @@ func (n *Network) setRoutes(pools []netip.Prefix) error {
 		}
 		if slices.Contains(pools, prefix(r.Dst)) {
 			standing = append(standing, prefix(r.Dst))
+			continue
+		}
+		if slices.ContainsFunc(others, func(o neighbour) bool { return slices.Contains(o.pools, prefix(r.Dst)) }) {
 			continue
 		}
 		if err := n.handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
