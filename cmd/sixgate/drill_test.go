@@ -64,7 +64,7 @@ func testReload(t *testing.T, n *namespaces, gate *process) {
 		t.Fatal(err)
 	}
 	out, code := n.try(t, "gate", n.binary, "reload", "--socket", filepath.Join(n.dir, "gate.sock"))
-	if code != exitFailed || !strings.Contains(out, "no such file") || strings.Contains(out, "500") {
+	if code != exitFailed || !strings.Contains(out, "no such file") || strings.Contains(out, "Internal") {
 		t.Errorf("without the file: exit status %d and\n%s", code, out)
 	}
 	write("", "")
