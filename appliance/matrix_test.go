@@ -43,6 +43,7 @@ type world struct {
 
 // zone holds the names of the world.
 var zone = map[string][]netip.Addr{
+	"dual.test.":   {far4, far6},
 	"v4only.test.": {far4},
 	"v6only.test.": {far6},
 	"empty.test.":  {},

@@ -279,6 +279,11 @@ func buildOutlets(c *config.Config, direct outlet.DirectConfig, guard *outlet.Gu
 			hop(name)
 		case config.OutletDirect:
 			outlets[name] = guarded
+			if o.Prefer != "" && o.Prefer != c.Direct.Prefer {
+				own := direct
+				own.Prefer = outlet.Prefer(o.Prefer)
+				outlets[name] = outlet.NewDirect(own)
+			}
 		case config.OutletReject:
 			outlets[name] = outlet.Reject{}
 		default:

@@ -49,6 +49,27 @@ func TestBuildBeyond(t *testing.T) {
 }
 
 // TestWay has rules that decide of some connections to a name only.
+// TestPreferOfRule has rules that reach hosts by one family, where others are
+// reached by either.
+func TestPreferOfRule(t *testing.T) {
+	w := newWorld(t)
+	for prefer, far := range map[config.Prefer]netip.Addr{"": far6, config.PreferIPv4: far4, config.OnlyIPv4: far4, config.OnlyIPv6: far6} {
+		b := newBox(t, w, func(c *config.Config) {
+			c.Outlets = []config.Outlet{{Name: "by", Type: config.OutletDirect, Prefer: prefer}}
+			c.Rules = []config.Rule{{Names: []string{"dual.test"}, Outlet: "by"}}
+		})
+		c, err := b.dialTUN(t.Context(), "tcp", false, "dual.test", w.port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flows := b.parts.gateway.Flows()
+		if len(flows) != 1 || flows[0].Far.Addr() != far || flows[0].Outlet != "by" {
+			t.Errorf("prefer %q: %+v", prefer, flows)
+		}
+		c.Close()
+	}
+}
+
 func TestWay(t *testing.T) {
 	c := config.Default()
 	c.Outlets = []config.Outlet{{Name: "far", Type: config.OutletSOCKS5, Server: socks.AddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:1080"))}}

@@ -181,6 +181,9 @@ func (c *Config) checkOutlets(tables []*table) {
 		case o.Isolate && o.Username != "":
 			t.complain("isolate", "each client is a user of its own there (delete it, or username)")
 		}
+		if o.Prefer != "" && o.Type != OutletDirect && o.Type != "" {
+			t.complain("prefer", "a %s outlet chooses no addresses (delete it, or set type to direct)", o.Type)
+		}
 		if o.Over == "" && o.Server.IP.IsValid() && slices.Contains(c.SOCKS.Listen, o.Server.AddrPort()) {
 			t.complain("server", "%s is this gateway itself (name another server)", o.Server)
 		}

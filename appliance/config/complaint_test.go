@@ -281,10 +281,12 @@ type = "socks5"
 server = "a:1"
 username = "u"
 isolate = true
+prefer = "ipv4"
 `, `t.toml:5: outlet.server: 127.0.0.1:1080 is this gateway itself (name another server)
 t.toml:9: outlet.pipeline: a direct outlet has no server (delete it, or set type to socks5)
 t.toml:10: outlet.isolate: a direct outlet has no server (delete it, or set type to socks5)
-t.toml:16: outlet.isolate: each client is a user of its own there (delete it, or username)`},
+t.toml:16: outlet.isolate: each client is a user of its own there (delete it, or username)
+t.toml:17: outlet.prefer: a socks5 outlet chooses no addresses (delete it, or set type to direct)`},
 	{"cycles of outlets", `
 outlet = [
 	{name = "in", type = "socks5", server = "a:1", over = "a"},

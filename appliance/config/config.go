@@ -193,6 +193,7 @@ type Outlet struct {
 	Over     string     // outlet that an OutletSOCKS5 dials Server through; empty: direct
 	Pipeline bool       // say all to Server at once
 	Isolate  bool       // let Server tell clients apart; then there is no Username
+	Prefer   Prefer     // of an OutletDirect; "": that of Direct
 }
 
 // OutletType is the kind of an Outlet.
@@ -381,6 +382,7 @@ func readOutlet(t *table) (o Outlet) {
 	key(t, "over", &o.Over, as[string])
 	key(t, "pipeline", &o.Pipeline, as[bool])
 	key(t, "isolate", &o.Isolate, as[bool])
+	key(t, "prefer", &o.Prefer, orEmpty(oneOf(PreferIPv6, PreferIPv4, OnlyIPv6, OnlyIPv4)))
 	t.require("name", "rules name an outlet by it")
 	t.require("type", "socks5, direct or reject")
 	return o

@@ -152,8 +152,8 @@ func TestGood(t *testing.T) {
 		{"built-in outlets", "[[rule]]\nports = [25]\noutlet = 'reject'\n[[rule]]\noutlet = 'direct'", func(c *Config) {
 			c.Rules = []Rule{{Ports: []uint16{25}, Outlet: BuiltInReject}, {Outlet: BuiltInDirect}}
 		}},
-		{"inline tables", "outlet = [{name = 'no', type = 'reject'}, {name = 'wan', type = 'direct', server = ''}]", func(c *Config) {
-			c.Outlets = []Outlet{{Name: "no", Type: OutletReject}, {Name: "wan", Type: OutletDirect}}
+		{"inline tables", "outlet = [{name = 'no', type = 'reject'}, {name = 'wan', type = 'direct', server = '', prefer = 'ipv4-only'}]", func(c *Config) {
+			c.Outlets = []Outlet{{Name: "no", Type: OutletReject}, {Name: "wan", Type: OutletDirect, Prefer: OnlyIPv4}}
 		}},
 		{"limits and log", "[limits]\nflows = 9\nflows-per-client = 3\ndial-timeout = '500ms'\nudp-idle = '168h'\n[log]\nlevel = 'debug'\nformat = 'json'", func(c *Config) {
 			c.Limits.DialTimeout, c.Limits.UDPIdle = 500*time.Millisecond, 168*time.Hour
