@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"sixgate/appliance/config"
 	"sixgate/dnsfake"
@@ -60,6 +61,13 @@ func TestPreferOfRule(t *testing.T) {
 		})
 		c, err := b.dialTUN(t.Context(), "tcp", false, "dual.test", w.port)
 		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil { // an echo: all is joined
 			t.Fatal(err)
 		}
 		flows := b.parts.gateway.Flows()
