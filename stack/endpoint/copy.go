@@ -34,6 +34,9 @@ func newBuffers(size int) *buffers {
 func (c *TCP) WriteTo(w io.Writer) (int64, error) {
 	var carried int64
 	room := fews
+	if to, ok := newSink(w); ok {
+		w = to
+	}
 	for {
 		n, err := c.pass(w, room)
 		carried += int64(n)

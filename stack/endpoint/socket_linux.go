@@ -129,3 +129,66 @@ func (s *socket) readFD(fd uintptr) {
 		s.err = io.ErrUnexpectedEOF // somebody else has read, too
 	}
 }
+
+// sink is a stream socket of the kernel that is written to as receive reads:
+// without telling Go's scheduler.
+type sink struct {
+	raw   syscall.RawConn
+	rest  []byte // to be written
+	err   error  // of a write
+	write func(fd uintptr) bool
+}
+
+// newSink is false where w is no stream socket of the kernel.
+func newSink(w io.Writer) (*sink, bool) {
+	stream, ok := w.(interface {
+		syscall.Conn
+		CloseWrite() error
+	})
+	if !ok {
+		return nil, false
+	}
+	raw, err := stream.SyscallConn()
+	if err != nil {
+		return nil, false
+	}
+	s := &sink{raw: raw}
+	s.write = s.writeFD
+	return s, true
+}
+
+// Write waits until there is room for all of b, until the write deadline.
+func (s *sink) Write(b []byte) (int, error) {
+	s.rest, s.err = b, nil
+	err := s.raw.Write(s.write)
+	if err == nil {
+		err = s.err
+	}
+	n := len(b) - len(s.rest)
+	s.rest = nil
+	return n, err
+}
+
+func (s *sink) writeFD(fd uintptr) bool {
+	for len(s.rest) > 0 {
+		n, err := again(func() (int, error) { return transmit(fd, s.rest) })
+		if err == unix.EAGAIN {
+			return false
+		}
+		if err != nil {
+			s.err = os.NewSyscallError("write", err)
+			return true
+		}
+		s.rest = s.rest[n:]
+	}
+	return true
+}
+
+// transmit is send(2) as receive is recv(2).
+func transmit(fd uintptr, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
