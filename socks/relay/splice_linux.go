@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -107,7 +106,7 @@ func (f *few) copy() (n int, err error) {
 // one from others.
 func (f *few) readOnce(fd uintptr) bool {
 	buf := fews.Get().(*[fewBytes]byte)
-	if f.n, f.err = retry(func() (int, error) { return rawio(unix.SYS_READ, fd, buf[:]) }); f.n <= 0 {
+	if f.n, f.err = retry(func() (int, error) { return unix.Read(int(fd), buf[:]) }); f.n <= 0 {
 		fews.Put(buf)
 		return f.err != unix.EAGAIN
 	}
@@ -118,7 +117,7 @@ func (f *few) readOnce(fd uintptr) bool {
 func (f *few) writeAll(fd uintptr) bool {
 	for len(f.rest) > 0 {
 		var n int
-		if n, f.err = retry(func() (int, error) { return rawio(unix.SYS_WRITE, fd, f.rest) }); f.err != nil {
+		if n, f.err = retry(func() (int, error) { return unix.Write(int(fd), f.rest) }); f.err != nil {
 			return f.err != unix.EAGAIN
 		}
 		f.rest = f.rest[n:]
@@ -194,14 +193,4 @@ func retry(call func() (int, error)) (n int, err error) {
 			return n, err
 		}
 	}
-}
-
-// rawio is read(2) or write(2) of a few bytes on a socket that never waits, made
-// without telling Go's scheduler of it, which would cost as much again.
-func rawio(call, fd uintptr, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
 }
